@@ -1,0 +1,1 @@
+"""The control plane: REST API, events, lifecycle rules, timers and the database."""

@@ -1,0 +1,1 @@
+"""The toolbox server inside each sandbox. Standard library and small sans-I/O packages only."""

@@ -1,0 +1,103 @@
+"""What the daemon serves to the runner and the proxy beside the public toolbox API.
+
+Every request on the door carries the header `X-Sandyard-Door: <secret>`; without it the answer is 401.
+
+| method and path | answer |
+|---|---|
+| GET /_daemon/health | 200 `{"version", "pid", "offset_bytes", ...}` |
+| GET /_daemon/events?after=N | newline-delimited JSON `Event`s with rising `number`, those after N first, then live; an empty line every 10 s |
+| GET /_daemon/logs/{session}/{command}?cursor=N[&limit=BYTES][&follow=true] | log frames from offset N: without `follow` up to the current end, with it until the end record. 404 as JSON envelope |
+| GET /_daemon/logs/{session}/{command}?head | JSON `LogHead` |
+
+A log frame is a 13-byte header, `>QBI` = offset of its first payload byte, stream, payload length, and the payload.
+Offsets count the payload bytes of both streams in arrival order. The end record has stream `END`, the log's size at the
+command's end as offset and 8 bytes of payload: `>q`, the exit code.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import IntEnum
+
+DOOR_HEADER = "X-Sandyard-Door"
+FRAME_HEADER = struct.Struct(">QBI")
+EXIT_CODE = struct.Struct(">q")
+MAX_FRAME_PAYLOAD = 1 << 18
+"""Bytes; no writer sends a longer frame, and a reader may refuse one."""
+
+
+class Stream(IntEnum):
+    """Which stream a log frame belongs to; the number is also the byte of the public marker."""
+
+    STDOUT = 1
+    STDERR = 2
+    END = 255
+
+
+@dataclass(frozen=True, slots=True)
+class LogFrame:
+    """Adjacent bytes of one stream, or the end record."""
+
+    offset: int
+    stream: Stream
+    payload: bytes
+
+    def encode(self) -> bytes:
+        """The frame as it travels."""
+        return FRAME_HEADER.pack(self.offset, self.stream, len(self.payload)) + self.payload
+
+
+class FrameDecoder:
+    """Takes chunks cut anywhere and gives whole frames. Raises `ValueError` on bytes that cannot be frames."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, chunk: bytes) -> Iterator[LogFrame]:
+        """Every frame that is complete now."""
+        pending = self._pending
+        pending += chunk
+        start = 0
+        while len(pending) - start >= FRAME_HEADER.size:
+            offset, stream, length = FRAME_HEADER.unpack_from(pending, start)
+            if length > MAX_FRAME_PAYLOAD:
+                raise ValueError(f"a log frame of {length} bytes")
+            end = start + FRAME_HEADER.size + length
+            if len(pending) < end:
+                break
+            payload = bytes(memoryview(pending)[start + FRAME_HEADER.size : end])
+            start = end
+            yield LogFrame(offset, Stream(stream), payload)
+        del pending[:start]
+
+
+@dataclass(frozen=True, slots=True)
+class LogHead:
+    """What is known of one log. Sizes and offsets in payload bytes."""
+
+    size: int
+    end: int | None = None
+    """Offset of the end record; `None` while the command runs."""
+    exit_code: int | None = None
+    dropped: int = 0
+    """Bytes past the cap that were counted and not kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to a session or command; what the database learns of them.
+
+    `kind`: `session_created`, `session_ended`, `command_created`, `command_started`, `command_ended`.
+    """
+
+    number: int
+    kind: str
+    at: str
+    """RFC 3339."""
+    session_id: str
+    command_id: str | None = None
+    command: str | None = None
+    exit_code: int | None = None
+    log_size: int = 0
+    last_lines: str = ""
+    """With `command_ended`: base64 of at the most the last 64 KiB of both streams in order."""

@@ -1,0 +1,1 @@
+"""Alembic: one linear history, on PostgreSQL and SQLite."""

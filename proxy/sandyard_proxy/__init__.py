@@ -1,0 +1,1 @@
+"""The data plane: toolbox requests, previews, WebSockets and log following."""

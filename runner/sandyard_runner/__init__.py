@@ -1,0 +1,1 @@
+"""The runner: turns desired state into sandboxes on one machine, through a `Runtime`."""

@@ -1,0 +1,1 @@
+"""Whatever holds sandboxes: `memory` for unit tests, `local` namespaces, `docker` containers."""

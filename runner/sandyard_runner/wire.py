@@ -1,0 +1,53 @@
+"""Messages that a runner serves to proxies and the control plane.
+
+Paths, relative to the runner's base URL; every request carries `Authorization: Bearer <internal token>`:
+
+| method and path | answer |
+|---|---|
+| GET /relay/{sandbox_id}/{session_id}/{command_id} | newline-delimited JSON `RelayTick`s: one at once, two a second, the last one has `end`. The open request is the lease that keeps the command's log on the bus |
+| ANY /forward/{sandbox_id}/{path} | the sandbox's daemon, HTTP and upgrades, for proxies that do not see its door |
+| GET /health | 200 |
+
+Log bytes go over the bus on channel `log_channel(sandbox_id, command_id)` as `sandyard_daemon.wire` log frames.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+def log_channel(sandbox_id: str, command_id: str) -> str:
+    """The bus channel that carries one command's live log frames."""
+    return f"logs:{sandbox_id}:{command_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class RelayTick:
+    """What the runner knows of a log. Offsets count payload bytes of both streams in arrival order."""
+
+    offset: int
+    """How far the log has come."""
+    end: int | None = None
+    """The offset of the end record once the command is over; the stream ends when it was delivered."""
+    exit_code: int | None = None
+    lost: str | None = None
+    """Why the log cannot be followed any more (sandbox deleted, daemon gone); the last tick."""
+
+
+class Enforcement(StrEnum):
+    """How far a runtime holds a promise."""
+
+    ENFORCED = "enforced"
+    WATCHED = "watched"  # measured and told, not prevented
+    IGNORED = "ignored"
+    REFUSED = "refused"  # asking for it is an error
+
+
+@dataclass(frozen=True, slots=True)
+class Capability:
+    """One row of the table `GET /_sandyard/capabilities`, `sandyard doctor` and the documents show."""
+
+    name: str
+    """`cpu`, `memory`, `processes`, `disk`, `images`, `network_isolation`, `network_block_all`, `filesystem_isolation`,
+    `user`, `pause`, `resize`, `fork`, `snapshot` ..."""
+    enforcement: Enforcement
+    detail: str

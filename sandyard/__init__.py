@@ -1,0 +1,3 @@
+"""Sandyard: a sandbox platform for one laptop, compatible with the Daytona API."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,48 @@
+"""What every bus offers. The conformance suite is `tests/conformance/test_bus.py`."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class BusError(Exception):
+    """The bus cannot be reached. Safe to repeat; whoever publishes a hint may also let it go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message as a subscriber sees it."""
+
+    channel: str
+    payload: bytes
+
+
+class Subscription(Protocol):
+    """A bounded queue of messages, filled from the moment the subscription was opened."""
+
+    def __aiter__(self) -> AsyncIterator[Message]: ...
+
+    async def next(self, timeout_seconds: float | None = None) -> Message | None:
+        """The next message, or `None` after `timeout_seconds` without one."""
+
+    @property
+    def lost(self) -> int:
+        """How many messages are known to have been dropped; at least that many were."""
+
+
+class Bus(Protocol):
+    """Publish and subscribe by exact channel name."""
+
+    async def publish(self, channel: str, payload: bytes) -> None:
+        """Hand `payload` to whoever is subscribed now. Never waits for a subscriber. Raises `BusError`."""
+
+    def subscribe(self, *channels: str) -> AbstractAsyncContextManager[Subscription]:
+        """Open a subscription; on entering it is in force, so nothing published after that is missed for being early.
+
+        Reconnects by itself when the bus went away; what was published meanwhile is lost. Raises `BusError` when it
+        cannot be opened at all.
+        """
+
+    async def ping(self) -> None:
+        """Return when the bus answers. Raises `BusError`."""
