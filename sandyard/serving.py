@@ -1,0 +1,84 @@
+"""Serving an ASGI application on a socket, as one owned task with an orderly end."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+SHUTDOWN_SECONDS = 5
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its hold on the process's signals: whoever starts us decides when we end."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def listen_tcp(host: str, port: int) -> socket.socket:
+    """A bound, listening socket; port 0 takes a free one. Raises `OSError` with the address in its text."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def listen_unix(path: Path) -> socket.socket:
+    """A bound, listening unix socket that only our own user can open."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
+
+
+@asynccontextmanager
+async def serve(app: Callable[..., Any], listener: socket.socket, *, websockets: bool = True) -> AsyncIterator[None]:
+    """Serve `app` on `listener` until the block ends; then finish what is under way, bounded by `SHUTDOWN_SECONDS`.
+
+    httptools and wsproto take the long subprotocol headers of terminals and stream a gigabyte a second; uvicorn's own
+    pings are off because they cut a client that pauses (design.md 2).
+    """
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="wsproto" if websockets else "none",
+        ws_ping_interval=None,
+        ws_max_size=1 << 26,
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=90,
+        h11_max_incomplete_event_size=1 << 18,
+        timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+    )
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]), name="serve")
+    while not server.started:
+        # uvicorn offers no event for this; it takes one or two turns of the loop.
+        if task.done():
+            task.result()
+            raise RuntimeError("the server ended while starting")
+        await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task

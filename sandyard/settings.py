@@ -1,0 +1,124 @@
+"""Every setting, read once from the environment. Nothing else of Sandyard reads the environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+PREFIX = "SANDYARD_"
+
+
+class InvalidSetting(ValueError):
+    """A setting has a value that cannot be used; the message names the variable and what it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a Sandyard process is told. The variable of a field is `SANDYARD_` and its name in capitals.
+
+    Any variable may end in `_FILE` and then names a file that holds the value, as container secrets do.
+    """
+
+    host: Annotated[str, "Address to listen on. Anything but loopback makes Sandyard reachable by others."] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, "Port of the one public origin; 0 takes a free one."] = 3986
+    data_dir: Annotated[Path, "Where keys, the SQLite file, sandboxes and bundles are kept."] = (
+        Path.home() / ".local" / "share" / "sandyard"
+    )
+    runtime: Annotated[str, "`auto` (docker when an engine answers, else local), `docker` or `local`."] = "auto"
+    isolation: Annotated[str, "For the local runtime: `namespaces`, or `none` for plain processes."] = "namespaces"
+    network: Annotated[
+        str, "For the local runtime: `auto` (the way out that is there), `none` (loopback only) or `host`."
+    ] = "auto"
+    database_url: Annotated[
+        str | None, "SQLAlchemy URL of the database; empty is an SQLite file in the data directory."
+    ] = None
+    bus_url: Annotated[str, "`memory://` for one process, `redis://host:port/0` for several."] = "memory://"
+    api_key: Annotated[str | None, "The API key; empty is a random one, made at first start and kept."] = None
+    internal_token: Annotated[str | None, "What our own parts show each other; empty is a random one that is kept."] = (
+        None
+    )
+    encryption_key: Annotated[
+        str | None, "Fernet key for tokens that must be shown again; empty is one that is kept."
+    ] = None
+    public_url: Annotated[str | None, "Origin to put into every answer; empty follows the Host of each request."] = None
+    allowed_hosts: Annotated[
+        tuple[str, ...], "Comma-separated host names, beside loopback, under which clients may reach us."
+    ] = ()
+    trust_forwarded: Annotated[
+        bool, "Believe X-Forwarded-Host and -Proto: a proxy that sets them stands before us."
+    ] = False
+    runner_id: Annotated[str, "Name of this runner in the database; stays the same over restarts."] = "local"
+    doors_dir: Annotated[
+        Path | None, "The sandboxes' doors, a directory that runner and proxy share; empty: in the data directory."
+    ] = None
+    default_image: Annotated[
+        str | None, "Image of the default snapshot for the docker runtime; empty builds our own."
+    ] = None
+    internal_listen: Annotated[str, "Where the `api` process serves the internal routes."] = "127.0.0.1:3987"
+    internal_url: Annotated[str, "Where `runner` and `proxy` find the internal routes."] = "http://127.0.0.1:3987"
+    runner_listen: Annotated[str, "Where the `runner` process serves log leases and forwarding."] = "127.0.0.1:3988"
+    runner_url: Annotated[str, "Where proxies find this runner."] = "http://127.0.0.1:3988"
+    control_plane_url: Annotated[str, "Where the `proxy` process finds the API."] = "http://127.0.0.1:3985"
+    log_level: Annotated[str, "`debug`, `info`, `warning` or `error`."] = "info"
+
+    def resolved_database_url(self) -> str:
+        """The URL to open, with the default filled in."""
+        return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'sandyard.db'}"
+
+    def resolved_doors_dir(self) -> Path:
+        """The directory of doors, with the default filled in."""
+        return self.doors_dir or self.data_dir / "doors"
+
+
+CHOICES: Mapping[str, tuple[str, ...]] = {
+    "runtime": ("auto", "docker", "local"),
+    "isolation": ("namespaces", "none"),
+    "network": ("auto", "none", "host"),
+    "log_level": ("debug", "info", "warning", "error"),
+}
+
+
+def read_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """The settings of this process: defaults, then the environment, then what the command line said.
+
+    An override of `None` says nothing. Raises `InvalidSetting`.
+    """
+    environment = os.environ if environment is None else environment
+    hints = get_type_hints(Settings)
+    values: dict[str, Any] = {}
+    for item in fields(Settings):
+        text = _read(environment, PREFIX + item.name.upper())
+        if text:
+            values[item.name] = _parse(item.name, hints[item.name], text)
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    for name, allowed in CHOICES.items():
+        if name in values and values[name] not in allowed:
+            raise InvalidSetting(f"{PREFIX}{name.upper()} is {values[name]!r}; it takes {', '.join(allowed)}")
+    return Settings(**values)
+
+
+def _read(environment: Mapping[str, str], variable: str) -> str:
+    if path := environment.get(f"{variable}_FILE"):
+        try:
+            return Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise InvalidSetting(f"{variable}_FILE names {path}, which cannot be read: {error.strerror}") from error
+    return environment.get(variable, "")
+
+
+def _parse(name: str, kind: object, text: str) -> object:
+    if kind is int:
+        try:
+            return int(text)
+        except ValueError:
+            raise InvalidSetting(f"{PREFIX}{name.upper()} is {text!r}; it takes a whole number") from None
+    if kind is bool:
+        return text.lower() in ("1", "true", "yes", "on")
+    if kind in (Path, Path | None):
+        return Path(text).expanduser()
+    if kind == tuple[str, ...]:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    return text
