@@ -4,9 +4,16 @@ Paths, relative to the runner's base URL; every request carries `Authorization: 
 
 | method and path | answer |
 |---|---|
-| GET /relay/{sandbox_id}/{session_id}/{command_id} | newline-delimited JSON `RelayTick`s: one at once, two a second, the last one has `end`. The open request is the lease that keeps the command's log on the bus |
-| ANY /forward/{sandbox_id}/{path} | the sandbox's daemon, HTTP and upgrades, for proxies that do not see its door |
+| GET /relay/{sandbox_id}/{session_id}/{command_id} | newline-delimited JSON `RelayTick`s, see below |
+| GET /forward/{sandbox_id}, WebSocket | a raw byte tunnel to the sandbox's door, for proxies that do not see it |
 | GET /health | 200 |
+
+The open relay request is the lease that keeps the command's log on the bus. It answers one tick at once, two a second,
+and one as soon as the command is over, which has `end` and is the last.
+
+A tunnel carries bytes in binary messages cut anywhere, both ways; what is spoken inside is the daemon's HTTP, with
+the door's secret. `client.RunnerClient.connect_door` gives it as a plain socket. Closed with 1000 when the daemon
+closed, 1011 when the door could not be opened.
 
 Log bytes go over the bus on channel `log_channel(sandbox_id, command_id)` as `sandyard_daemon.wire` log frames.
 """

@@ -1,4 +1,7 @@
-"""The contract between the runner and whatever holds sandboxes. Its conformance suite is `tests/conformance/test_runtime.py`."""
+"""The contract between the runner and whatever holds sandboxes.
+
+Its conformance suite is `tests/conformance/test_runtime.py`.
+"""
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager

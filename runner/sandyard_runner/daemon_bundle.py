@@ -1,0 +1,293 @@
+"""The daemon bundle: the daemon with an interpreter, a standard library and a C library of its own, for any image.
+
+Built once from the interpreter that runs Sandyard and kept under a hash of its content:
+
+    bin/python3                      the interpreter
+    lib/                             the dynamic loader and every shared library that is needed
+    lib/pythonX.Y/                   the standard library as bytecode, with the daemon and its packages beside it
+    lib/pythonX.Y/lib-dynload/       extension modules
+
+It is started through its own loader, so that nothing of the image it runs in is used.
+"""
+
+import hashlib
+import importlib.util
+import os
+import platform
+import py_compile
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandyard_runner.errors import BundleError
+
+LAYOUT_VERSION = "1"
+"""Part of the hash: changes when the same files would be arranged or started differently."""
+PACKAGES = ("sandyard_daemon", "h11", "wsproto")
+"""What travels besides the standard library; those that are not installed are left out, but for the first."""
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "amd64": "amd64", "arm64": "arm64"}
+
+_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+_LIB = sys.platlibdir
+_STDLIB = f"{_LIB}/python{_VERSION}"
+
+# Never needed inside a sandbox, and half of the library's size. `ssl` and `_hashlib` go too: they bring in OpenSSL,
+# five megabytes on disk and a third of asyncio's import time, and asyncio, hashlib and hmac do without.
+_LEFT_OUT_MODULES = frozenset(
+    """__pycache__ antigravity compileall ctypes.test curses dbm dist-packages distutils ensurepip idlelib imaplib
+    lib-dynload lib2to3 mailbox nntplib pdb poplib pydoc pydoc_data site-packages sitecustomize smtpd smtplib sqlite3
+    ssl telnetlib test this tkinter turtle turtledemo unittest usercustomize venv webbrowser wsgiref xmlrpc""".split()
+)
+_LEFT_OUT_MODULE = re.compile(r"^(config-|_sysconfigdata|_distutils_)")
+_LEFT_OUT_EXTENSION = re.compile(
+    r"^(_ssl|_hashlib|_sqlite3|_tkinter|_curses|_curses_panel|_dbm|_gdbm|_crypt|readline|nis|ossaudiodev|audioop|spwd|xx"
+    r"|_codecs_(cn|hk|iso2022|jp|kr|tw)|_test|_ctypes_test|_xx|_lsprof|_uuid)"
+)
+_LIBRARY_LINE = re.compile(r"^\s*(\S+) => (/\S+)")
+_LOADER_TIMEOUT_SECONDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A finished bundle on disk."""
+
+    path: Path
+    digest: str
+    """Hexadecimal, of everything in it."""
+    arch: str
+    """`amd64` or `arm64`."""
+    loader: str
+    """Path of the dynamic loader inside the bundle."""
+
+    def command(self, mount_point: str, *daemon_args: str) -> list[str]:
+        """The command line that starts the daemon where the bundle is mounted at `mount_point`."""
+        return [*self.python(mount_point), f"{mount_point}/{_STDLIB}/sandyard_daemon/__main__.pyc", *daemon_args]
+
+    def python(self, mount_point: str) -> list[str]:
+        """The command line of the bundle's isolated interpreter, to be followed by its arguments."""
+        return [
+            f"{mount_point}/{self.loader}",
+            "--library-path",
+            f"{mount_point}/{_LIB}",
+            f"{mount_point}/bin/python3",
+            "-I",
+            "-S",
+            "-X",
+            "utf8",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One file of the bundle: where it goes, and what it is made from."""
+
+    target: str
+    source: Path
+    is_python: bool = False
+    is_executable: bool = False
+
+
+def ensure_bundle(directory: Path) -> Bundle:
+    """The bundle for this machine under `directory`, built if it is not there. Blocks; may be repeated and raced.
+
+    Raises `BundleError` where the interpreter cannot be bundled (not Linux, statically linked).
+    """
+    arch = ARCHITECTURES.get(platform.machine().lower())
+    if sys.platform != "linux" or arch is None:
+        raise BundleError(
+            f"a daemon bundle is made on Linux for amd64 or arm64, not on {sys.platform} {platform.machine()};"
+            " take it from Sandyard's own image"
+        )
+    loader = _loader_of(_interpreter())
+    entries = sorted(_entries(loader), key=lambda entry: entry.target)
+    digest = _digest(entries)
+    bundle = Bundle(directory / f"{digest}-{arch}", digest, arch, f"{_LIB}/{loader.name}")
+    if not bundle.path.is_dir():
+        _build(bundle.path, entries)
+    return bundle
+
+
+def _entries(loader: Path) -> Iterator[_Entry]:
+    interpreter = _interpreter()
+    extensions = list(_extensions())
+    yield _Entry("bin/python3", interpreter, is_executable=True)
+    yield _Entry(f"{_LIB}/{loader.name}", loader, is_executable=True)
+    for extension in extensions:
+        yield _Entry(f"{_STDLIB}/lib-dynload/{extension.name}", extension)
+    for name, library in _libraries(loader, [interpreter, *extensions]).items():
+        yield _Entry(f"{_LIB}/{name}", library)
+    yield from _stdlib_modules()
+    for package in PACKAGES:
+        yield from _package_modules(package)
+
+
+def _interpreter() -> Path:
+    """The real executable: that of the installation, not a virtual environment's link."""
+    return Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+
+
+def _stdlib_directory() -> Path:
+    return Path(os.path.realpath(os.__file__)).parent
+
+
+def _extensions() -> Iterator[Path]:
+    for path in (_stdlib_directory() / "lib-dynload").glob("*.so"):
+        if not _LEFT_OUT_EXTENSION.match(path.name):
+            yield path
+
+
+def _stdlib_modules() -> Iterator[_Entry]:
+    root = _stdlib_directory()
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        first = relative.parts[0].removesuffix(".py")
+        unwanted = first in _LEFT_OUT_MODULES or _LEFT_OUT_MODULE.match(first) or "test" in relative.parts
+        if not unwanted:
+            yield _Entry(f"{_STDLIB}/{relative.with_suffix('.pyc')}", path, is_python=True)
+
+
+def _package_modules(package: str) -> Iterator[_Entry]:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        if package == PACKAGES[0]:
+            raise BundleError(f"the package {package} is not installed")
+        return
+    root = Path(spec.submodule_search_locations[0])
+    for path in root.rglob("*.py"):
+        relative = path.relative_to(root)
+        if "tests" not in relative.parts:
+            yield _Entry(f"{_STDLIB}/{package}/{relative.with_suffix('.pyc')}", path, is_python=True)
+
+
+def _loader_of(executable: Path) -> Path:
+    """The dynamic loader an ELF file names (`PT_INTERP`). *Source:* elf(5). Raises `BundleError`."""
+    with executable.open("rb") as file:
+        header = file.read(64)
+        if header[:5] != b"\x7fELF\x02":
+            raise BundleError(f"{executable} is not a 64-bit ELF program")
+        program_headers = struct.unpack_from("<Q", header, 32)[0]
+        entry_size, count = struct.unpack_from("<HH", header, 54)
+        for index in range(count):
+            file.seek(program_headers + index * entry_size)
+            entry = file.read(entry_size)
+            kind = struct.unpack_from("<I", entry)[0]
+            if kind == 3:  # PT_INTERP
+                offset, _, _, size = struct.unpack_from("<QQQQ", entry, 8)
+                file.seek(offset)
+                return Path(os.fsdecode(file.read(size).rstrip(b"\0")))
+    raise BundleError(f"{executable} is statically linked: no loader to take along")
+
+
+def _libraries(loader: Path, binaries: Sequence[Path]) -> dict[str, Path]:
+    """`{soname: file}` of everything the binaries need, as the loader itself resolves it."""
+    found: dict[str, Path] = {}
+    for binary in binaries:
+        command = [str(loader), "--list", str(binary)]
+        done = subprocess.run(  # noqa: S603  the system's own loader
+            command, capture_output=True, text=True, timeout=_LOADER_TIMEOUT_SECONDS, check=False
+        )
+        for line in done.stdout.splitlines():
+            match = _LIBRARY_LINE.match(line)
+            if match and match[1] != loader.name:
+                found[Path(match[1]).name] = Path(match[2])
+    libc = found.get("libc.so.6")
+    if libc is not None:
+        # Before glibc 2.34 name lookups in /etc/passwd and /etc/hosts were modules loaded at run time.
+        for name in ("libnss_files.so.2", "libnss_dns.so.2", "libresolv.so.2"):
+            if (libc.parent / name).exists():
+                found[name] = libc.parent / name
+    return found
+
+
+def _digest(entries: Sequence[_Entry]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(f"{LAYOUT_VERSION} {sys.version}".encode())
+    for entry in entries:
+        content = entry.source.read_bytes()
+        digest.update(f"\0{entry.target}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def _build(destination: Path, entries: Sequence[_Entry]) -> None:
+    """Fill a directory beside `destination` and rename it; a bundle is there whole or not at all."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=destination.parent) as scratch:
+        root = Path(scratch) / "bundle"
+        for entry in entries:
+            target = root / entry.target
+            _make_directories(root, target.parent)
+            if entry.is_python:
+                _write_bytecode(entry.source, target)
+            else:
+                shutil.copyfile(entry.source, target)
+            # Whatever the umask: the daemon may run as any user of the sandbox.
+            target.chmod(0o755 if entry.is_executable else 0o644)
+        try:
+            root.rename(destination)
+        except OSError:
+            if not destination.is_dir():  # else another process finished the same bundle first
+                raise
+
+
+def _make_directories(root: Path, directory: Path) -> None:
+    if directory.is_dir():
+        return
+    if directory != root:
+        _make_directories(root, directory.parent)
+    directory.mkdir()
+    directory.chmod(0o755)
+
+
+def _write_bytecode(source: Path, target: Path) -> None:
+    cached = _cached_bytecode(source)
+    if cached is not None:
+        target.write_bytes(cached)
+        return
+    py_compile.compile(
+        str(source),
+        cfile=str(target),
+        dfile=f"{source.parent.name}/{source.name}",
+        doraise=True,
+        optimize=0,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+
+
+def _cached_bytecode(source: Path) -> bytes | None:
+    """What the interpreter has compiled already, as an unchecked hash-based pyc (PEP 552): seconds saved."""
+    cached = Path(importlib.util.cache_from_source(str(source), optimization=""))
+    try:
+        content = cached.read_bytes()
+        status = source.stat()
+    except OSError:
+        return None
+    expected = struct.pack("<4sIII", importlib.util.MAGIC_NUMBER, 0, int(status.st_mtime) & 0xFFFFFFFF, status.st_size)
+    if content[:16] != expected:
+        return None
+    return struct.pack("<4sI8s", importlib.util.MAGIC_NUMBER, 1, importlib.util.source_hash(b"")) + content[16:]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m sandyard_runner.daemon_bundle DEST`: build into DEST and print the path."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) != 1:
+        sys.stderr.write("usage: python -m sandyard_runner.daemon_bundle DESTINATION\n")
+        return 2
+    try:
+        bundle = ensure_bundle(Path(given[0]))
+    except BundleError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 1
+    sys.stdout.write(f"{bundle.path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

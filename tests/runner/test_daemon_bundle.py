@@ -1,0 +1,84 @@
+"""The daemon bundle: complete, relocatable, built once."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandyard_runner.daemon_bundle import Bundle, ensure_bundle, main
+
+PROBE = """
+import asyncio, base64, ctypes, fcntl, hashlib, hmac, json, os, pwd, select, signal, socket, struct, sys, termios, zlib
+import h11
+import sandyard_daemon
+import sandyard_daemon.wire
+files = [getattr(module, "__file__", None) for module in sys.modules.values()]
+outside = [file for file in files if file and not file.startswith(sys.prefix)]
+print(json.dumps([sys.prefix, outside, hashlib.sha1(b"x").hexdigest()[:8], sys.flags.utf8_mode]))
+"""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return ensure_bundle(tmp_path_factory.mktemp("bundles"))
+
+
+def test_the_bundled_interpreter_runs_from_another_place_with_its_own_modules_only(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(bundle.path, moved)
+    done = subprocess.run(
+        [*bundle.python(str(moved)), "-c", PROBE], cwd="/", capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.strip() == f'["{moved}", [], "11f6ad8e", 1]'
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
+def test_the_bundle_runs_in_a_root_that_holds_nothing_else(bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(bundle.path, tmp_path / "opt/sandyard")
+    command = ["chroot", str(tmp_path), *bundle.python("/opt/sandyard"), "-c", "import asyncio; print('alive')"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stdout, done.stderr) == ("alive\n", "")
+
+
+def test_a_second_call_gives_the_same_bundle_and_leaves_no_scratch(bundle: Bundle) -> None:
+    made = bundle.path.stat().st_ino
+    again = ensure_bundle(bundle.path.parent)
+    assert again == bundle
+    assert again.path.stat().st_ino == made
+    assert [path.name for path in bundle.path.parent.iterdir()] == [bundle.path.name]
+
+
+def test_every_file_can_be_read_by_any_user_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        made = ensure_bundle(tmp_path / "bundles")
+    finally:
+        os.umask(before)
+    modes = {path: path.stat().st_mode & 0o777 for path in made.path.rglob("*")}
+    assert not [path for path, mode in modes.items() if mode & 0o444 != 0o444 or (path.is_dir() and mode != 0o755)]
+
+
+def test_the_library_is_bytecode_only(bundle: Bundle) -> None:
+    assert not list(bundle.path.rglob("*.py"))
+    assert (bundle.path / sys.platlibdir / f"python3.{sys.version_info.minor}" / "os.pyc").is_file()
+
+
+def test_the_command_starts_the_daemon_through_the_bundles_own_loader(bundle: Bundle) -> None:
+    command = bundle.command("/opt/sandyard", "--door-dir", "/door")
+    assert command[0] == f"/opt/sandyard/{bundle.loader}"
+    assert command[-2:] == ["--door-dir", "/door"]
+    daemon = command[-3].replace("/opt/sandyard", str(bundle.path))
+    assert daemon.endswith("sandyard_daemon/__main__.pyc")
+
+
+def test_the_command_line_form_prints_the_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path)]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_dir()
+    assert main([]) == 2
