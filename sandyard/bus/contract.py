@@ -24,11 +24,14 @@ class Subscription(Protocol):
     def __aiter__(self) -> AsyncIterator[Message]: ...
 
     async def next(self, timeout_seconds: float | None = None) -> Message | None:
-        """The next message, or `None` after `timeout_seconds` without one."""
+        """The next message, or `None` after `timeout_seconds` without one, and when `lost` grew while waiting."""
 
     @property
     def lost(self) -> int:
-        """How many messages are known to have been dropped; at least that many were."""
+        """How often something was lost: each dropped message, and each time that the connection was.
+
+        Zero promises nothing. Whoever keeps what messages told them starts afresh when it grows.
+        """
 
 
 class Bus(Protocol):
