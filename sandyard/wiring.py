@@ -1,0 +1,208 @@
+"""The one place that turns settings into running parts. Embedded is nothing but the default values (design.md 2)."""
+
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryptography.fernet import Fernet
+from sandyard_api.app import open_control_plane
+from sandyard_proxy.app import open_proxy
+from sandyard_proxy.upstream import open_upstream
+from sandyard_runner.app import Leave, open_runner
+from sandyard_runner.client import HttpRunner
+
+from sandyard.bus import Bus
+from sandyard.bus.memory import MemoryBus
+from sandyard.bus.redis import RedisBus
+from sandyard.clock import Clock, SystemClock
+from sandyard.ids import IdSource, RandomIds
+from sandyard.keeping import keep_secret
+from sandyard.serving import listen_tcp, listen_unix, serve
+from sandyard.settings import InvalidSetting, Settings
+from sandyard_api.jobs.client import HttpControlPlane
+from sandyard_runner.runtime.contract import Runtime
+
+Say = Callable[[str], None]
+"""Takes one line for the person who started us."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What the parts show each other and keep from everyone else."""
+
+    api_key: str
+    internal_token: str
+    encryption_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A whole Sandyard in this process."""
+
+    url: str
+    """Origin, without a path."""
+    api_key: str
+    runtime: Runtime
+    notes: tuple[str, ...]
+    """What the person who started it should know of the runtime."""
+
+
+def keep_secrets(settings: Settings, ids: IdSource) -> Secrets:
+    """The settings' secrets, or random ones that the data directory keeps."""
+    return Secrets(
+        api_key=settings.api_key or keep_secret(settings.data_dir, "api-key", lambda: f"sy_{ids.token(40)}"),
+        internal_token=settings.internal_token
+        or keep_secret(settings.data_dir, "internal-token", lambda: ids.token(48)),
+        encryption_key=settings.encryption_key
+        or keep_secret(settings.data_dir, "encryption-key", lambda: Fernet.generate_key().decode("ascii")),
+    )
+
+
+@asynccontextmanager
+async def open_bus(url: str) -> AsyncIterator[Bus]:
+    """The bus of that URL. Raises `InvalidSetting` and `BusError`."""
+    scheme = url.partition(":")[0]
+    if scheme == "memory":
+        yield MemoryBus()
+    elif scheme in ("redis", "rediss", "unix"):
+        async with RedisBus.open(url) as bus:
+            yield bus
+    else:
+        raise InvalidSetting(f"SANDYARD_BUS_URL is {url!r}; it takes memory:// or redis://host:port/0")
+
+
+@asynccontextmanager
+async def open_embedded(settings: Settings, *, leave: Leave, say: Say) -> AsyncIterator[Embedded]:
+    """API, runner and proxy in this process, on one port; closed in reverse order.
+
+    Between the parts loopback HTTP is used all the same, over unix sockets that only we can open: an in-process
+    transport would answer only when a stream is over.
+    """
+    clock, ids = SystemClock(), RandomIds()
+    async with AsyncExitStack() as stack:
+        public = listen_tcp(settings.host, settings.port)
+        stack.callback(public.close)
+        port = public.getsockname()[1]
+        secrets = keep_secrets(settings, ids)
+        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
+        bus = await stack.enter_async_context(open_bus(settings.bus_url))
+        runtime, notes = await stack.enter_async_context(open_runtime(settings, leave, say))
+        plane = await stack.enter_async_context(
+            open_control_plane(
+                database_url=settings.resolved_database_url(),
+                bus=bus,
+                clock=clock,
+                ids=ids,
+                options=control_plane_options(settings, secrets),
+            )
+        )
+        await stack.enter_async_context(
+            serve(plane.internal_app, listen_unix(sockets / "internal.sock"), websockets=False)
+        )
+        internal = await stack.enter_async_context(
+            HttpControlPlane(f"unix:{sockets / 'internal.sock'}", secrets.internal_token)
+        )
+        runner = await stack.enter_async_context(
+            open_runner(
+                runtime=runtime,
+                control_plane=internal,
+                bus=bus,
+                clock=clock,
+                options=runner_options(settings, secrets, leave, f"unix:{sockets / 'runner.sock'}"),
+            )
+        )
+        await stack.enter_async_context(serve(runner.app, listen_unix(sockets / "runner.sock"), websockets=False))
+        proxy = await stack.enter_async_context(
+            open_proxy(
+                control_plane_app=plane.app,
+                control_plane=internal,
+                runners=lambda url: HttpRunner(url, secrets.internal_token),
+                bus=bus,
+                clock=clock,
+                options=proxy_options(settings, secrets),
+            )
+        )
+        await stack.enter_async_context(serve(proxy, public))
+        yield Embedded(_origin(settings, port), secrets.api_key, runtime, tuple(notes))
+
+
+def _origin(settings: Settings, port: int) -> str:
+    if settings.public_url:
+        return settings.public_url.rstrip("/")
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::", "") else settings.host  # noqa: S104  compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@asynccontextmanager
+async def open_api(settings: Settings) -> AsyncIterator[None]:
+    """The control plane alone, for the distributed form."""
+    clock, ids = SystemClock(), RandomIds()
+    async with AsyncExitStack() as stack:
+        secrets = keep_secrets(settings, ids)
+        bus = await stack.enter_async_context(open_bus(settings.bus_url))
+        plane = await stack.enter_async_context(
+            open_control_plane(
+                database_url=settings.resolved_database_url(),
+                bus=bus,
+                clock=clock,
+                ids=ids,
+                options=control_plane_options(settings, secrets),
+            )
+        )
+        await stack.enter_async_context(serve(plane.internal_app, _listen(settings.internal_listen), websockets=False))
+        await stack.enter_async_context(serve(plane.app, listen_tcp(settings.host, settings.port)))
+        yield
+
+
+@asynccontextmanager
+async def open_runner_process(settings: Settings, *, leave: Leave, say: Say) -> AsyncIterator[None]:
+    """One runner alone, for the distributed form."""
+    clock: Clock = SystemClock()
+    async with AsyncExitStack() as stack:
+        secrets = keep_secrets(settings, RandomIds())
+        bus = await stack.enter_async_context(open_bus(settings.bus_url))
+        runtime, _ = await stack.enter_async_context(open_runtime(settings, leave, say))
+        internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
+        runner = await stack.enter_async_context(
+            open_runner(
+                runtime=runtime,
+                control_plane=internal,
+                bus=bus,
+                clock=clock,
+                options=runner_options(settings, secrets, leave, settings.runner_url),
+            )
+        )
+        await stack.enter_async_context(serve(runner.app, _listen(settings.runner_listen), websockets=False))
+        yield
+
+
+@asynccontextmanager
+async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
+    """One proxy alone, for the distributed form."""
+    async with AsyncExitStack() as stack:
+        secrets = keep_secrets(settings, RandomIds())
+        bus = await stack.enter_async_context(open_bus(settings.bus_url))
+        internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
+        upstream = await stack.enter_async_context(open_upstream(settings.control_plane_url))
+        proxy = await stack.enter_async_context(
+            open_proxy(
+                control_plane_app=upstream,
+                control_plane=internal,
+                runners=lambda url: HttpRunner(url, secrets.internal_token),
+                bus=bus,
+                clock=SystemClock(),
+                options=proxy_options(settings, secrets),
+            )
+        )
+        await stack.enter_async_context(serve(proxy, listen_tcp(settings.host, settings.port)))
+        yield
+
+
+def _listen(address: str) -> Any:
+    host, _, port = address.rpartition(":")
+    if not port.isdigit():
+        raise InvalidSetting(f"{address!r} is not host:port")
+    return listen_tcp(host.strip("[]"), int(port))
