@@ -2,12 +2,16 @@
 
 Every request on the door carries the header `X-Sandyard-Door: <secret>`; without it the answer is 401.
 
-| method and path | answer |
-|---|---|
-| GET /_daemon/health | 200 `{"version", "pid", "offset_bytes", ...}` |
-| GET /_daemon/events?after=N | newline-delimited JSON `Event`s with rising `number`, those after N first, then live; an empty line every 10 s |
-| GET /_daemon/logs/{session}/{command}?cursor=N[&limit=BYTES][&follow=true] | log frames from offset N: without `follow` up to the current end, with it until the end record. 404 as JSON envelope |
-| GET /_daemon/logs/{session}/{command}?head | JSON `LogHead` |
+GET /_daemon/health
+    200 `{"version", "pid", "sessions", ...}`.
+GET /_daemon/events?after=N
+    Newline-delimited JSON `Event`s with rising `number`, those after N first, then live; an empty line every 10 s.
+    `after` also acknowledges: the daemon may forget events up to N.
+GET /_daemon/logs/{session}/{command}?cursor=N[&limit=BYTES][&follow=true]
+    Log frames from offset N: without `follow` up to the current end, with it until the end record. When the session is
+    deleted under a follower its stream is cut without the end record. 404 as JSON envelope.
+GET /_daemon/logs/{session}/{command}?head
+    JSON `LogHead`.
 
 A log frame is a 13-byte header, `>QBI` = offset of its first payload byte, stream, payload length, and the payload.
 Offsets count the payload bytes of both streams in arrival order. The end record has stream `END`, the log's size at the
