@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 PREFIX = "SANDYARD_"
+SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
 class InvalidSetting(ValueError):
@@ -116,7 +117,9 @@ def _parse(name: str, kind: object, text: str) -> object:
         except ValueError:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {text!r}; it takes a whole number") from None
     if kind is bool:
-        return text.lower() in ("1", "true", "yes", "on")
+        if text.lower() not in SWITCHES:
+            raise InvalidSetting(f"{PREFIX}{name.upper()} is {text!r}; it takes true or false")
+        return SWITCHES[text.lower()]
     if kind in (Path, Path | None):
         return Path(text).expanduser()
     if kind == tuple[str, ...]:
