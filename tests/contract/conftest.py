@@ -1,0 +1,80 @@
+"""The running Sandyard of each combination, and a sandbox in it for tests that need no fresh one."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import docker
+import pytest
+from docker.errors import DockerException
+
+from tests.conformance.redis_server import RedisServer
+from tests.contract.postgres_server import PostgresServer
+from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations, start
+from tests.contract.toolbox import Toolbox
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run each test that takes `sandyard`, directly or not, once for every chosen combination."""
+    if "sandyard" in metafunc.fixturenames:
+        names = chosen_combinations(os.environ)
+        metafunc.parametrize("sandyard", [_param(name) for name in names], indirect=True, scope="session")
+
+
+def _param(name: str) -> object:
+    combination = COMBINATIONS[name]
+    needs = {"docker": combination.runtime == "docker", "postgres": combination.postgres, "redis": combination.redis}
+    marks = [getattr(pytest.mark, mark) for mark, needed in needs.items() if needed]
+    return pytest.param(combination, id=name, marks=marks)
+
+
+@pytest.fixture(scope="session")
+def sandyard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """A Sandyard started by `sandyard up` for this combination; its end must be clean."""
+    combination: Combination = request.param
+    if combination.runtime == "docker":
+        _need_docker()
+    extra: list[str] = []
+    servers: list[PostgresServer | RedisServer] = []
+    folder = tmp_path_factory.mktemp(combination.name)
+    try:
+        if combination.postgres:
+            postgres = PostgresServer.start_or_skip(folder / "postgres")
+            servers.append(postgres)
+            extra += ["--database-url", postgres.url]
+        if combination.redis:
+            redis = RedisServer.start_or_skip(folder)
+            servers.append(redis)
+            extra += ["--bus-url", redis.url]
+        instance = start(combination, folder, *extra)
+        try:
+            yield instance
+        finally:
+            status = instance.stop()
+        assert status in (0, 143), f"`sandyard up` ended with {status}:\n{instance.log[-4000:]}"
+    finally:
+        for server in reversed(servers):
+            server.stop()
+
+
+def _need_docker() -> None:
+    try:
+        client = docker.from_env()
+        client.ping()
+        client.close()
+    except (DockerException, OSError) as problem:
+        pytest.skip(f"no Docker engine answers: {problem}")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An empty working directory for a client program: no dotenv file in it."""
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def shared_toolbox(sandyard: Instance) -> Iterator[Toolbox]:
+    """One started sandbox for all tests of a combination that leave no traces others would see."""
+    toolbox = Toolbox.create(sandyard)
+    yield toolbox
+    toolbox.delete()
