@@ -1,0 +1,81 @@
+"""Who may: the guards of public routes, and what handlers are given about a request."""
+
+import hmac
+from collections.abc import Awaitable, Callable
+from typing import Any
+from urllib.parse import unquote
+
+from litestar.connection import ASGIConnection, Request
+from litestar.handlers import BaseRouteHandler
+
+from sandyard_api.api_keys.service import ApiKeys
+from sandyard_api.errors import Forbidden, Unauthorized
+from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.origins import Origin
+
+SCOPE_ORIGIN = "sandyard.origin"
+SCOPE_GRANT = "sandyard.grant"
+PUBLIC = "public"
+"""Handler option: no key needed."""
+
+Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
+AnyRequest = Request[Any, Any, Any]
+
+
+def bearer_token(authorization: str | None) -> str:
+    """The token of an Authorization header. Raises `Unauthorized`."""
+    scheme, _, token = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise Unauthorized
+    return token.strip()
+
+
+def key_guard(keys: ApiKeys) -> Guard:
+    """Lets requests with a valid API key in, and all to handlers marked `public`."""
+
+    async def check(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        if handler.opt.get(PUBLIC):
+            return
+        grant = await keys.check(bearer_token(connection.headers.get("authorization")))
+        connection.scope[SCOPE_GRANT] = grant  # type: ignore[literal-required]  # our own key in the ASGI scope
+
+    return check
+
+
+def token_guard(token: str) -> Guard:
+    """Lets requests with exactly this bearer token in."""
+    expected = token.encode()
+
+    async def check(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+        given = bearer_token(connection.headers.get("authorization"))
+        if not hmac.compare_digest(given.encode(), expected):
+            raise Unauthorized
+
+    return check
+
+
+def may(permission: str) -> Guard:
+    """Lets keys with that permission in."""
+
+    async def check(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
+        if permission not in connection.scope[SCOPE_GRANT].permissions:  # type: ignore[literal-required]
+            raise Forbidden("Access denied")
+
+    return check
+
+
+def provide_grant(request: AnyRequest) -> KeyGrant:
+    """What the request's key stands for."""
+    grant: KeyGrant = request.scope[SCOPE_GRANT]  # type: ignore[literal-required]
+    return grant
+
+
+def provide_origin(request: AnyRequest) -> Origin:
+    """How the client reaches us."""
+    origin: Origin = request.scope[SCOPE_ORIGIN]  # type: ignore[literal-required]
+    return origin
+
+
+def provide_key(sandbox_ref: str) -> str:
+    """The sandbox's id or name. Paths reach the router still encoded, so that a name may hold a slash."""
+    return unquote(sandbox_ref)

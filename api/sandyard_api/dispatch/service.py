@@ -1,0 +1,249 @@
+"""The control plane's side of the runners: handing out work, and taking in what they report."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import structlog
+from sqlalchemy import or_, select, update
+
+from sandyard.clock import Clock
+from sandyard.ids import IdSource
+from sandyard_api.database import Database
+from sandyard_api.errors import Conflict, MovedMeanwhile, NotFound
+from sandyard_api.jobs import queue
+from sandyard_api.jobs.models import JobRow
+from sandyard_api.jobs.wire import (
+    ClaimRequest,
+    Job,
+    JobKind,
+    JobProgress,
+    JobResult,
+    Observation,
+    Route,
+    SandboxSpec,
+    Wanted,
+)
+from sandyard_api.runners.service import Runners
+from sandyard_api.sandboxes import moves
+from sandyard_api.sandboxes.announcing import Announcer
+from sandyard_api.sandboxes.models import Sandbox
+from sandyard_api.sandboxes.moves import Move
+from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
+from sandyard_api.sealing import Seal, fingerprint
+from sandyard_api.wakeups import Watch
+
+MAX_CLAIM = 32
+RECHECK_SECONDS = 5.0
+"""A hint may get lost, and a lease may run out without one; then work is found that late."""
+ATTEMPTS = 5
+CAUSES = {
+    JobKind.CREATE: "created by the runner",
+    JobKind.START: "started by the runner",
+    JobKind.STOP: "stopped by the runner",
+    JobKind.DESTROY: "removed by the runner",
+}
+
+Answer = TypeVar("Answer")
+log = structlog.get_logger()
+
+
+class Dispatch:
+    """Jobs, observations and routes. Everything a runner says is guarded: by its lease, or by the row it was about."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        seal: Seal,
+        runners: Runners,
+        announcer: Announcer,
+        lease_seconds: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._seal = seal
+        self._runners = runners
+        self._announcer = announcer
+        self._lease_seconds = lease_seconds
+
+    async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> list[Job]:
+        """Jobs for that runner, waiting for the first one; nothing is claimed for a runner that hung up."""
+        deadline = self._clock.monotonic() + request.wait_seconds
+        while not is_gone():
+            if jobs := await self._claim_now(request):
+                return jobs
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                break
+            await watch.wait(min(left, RECHECK_SECONDS))
+        return []
+
+    async def progress(self, job_id: str, progress: JobProgress) -> None:
+        """Extend a lease and note how far the work came. Raises `Conflict` when the lease is void."""
+
+        async def apply() -> Move | None:
+            now = self._clock.now()
+            async with self._database.transaction() as db:
+                until = now + timedelta(seconds=self._lease_seconds)
+                job = await queue.extend(db, job_id, progress.lease, until=until)
+                if job is None:
+                    raise _void(job_id)
+                if progress.observed is None:
+                    return None
+                row = await db.get_one(Sandbox, job.sandbox_id)
+                cause = f"the runner is at it: {job.kind.value}"
+                return await moves.sight(db, row, progress.observed, cause=cause, at=now, asked_for=True)
+
+        await self._announcer.moved(await _repeat(apply))
+
+    async def finish(self, job_id: str, result: JobResult) -> None:
+        """Close a job with its result. Raises `Conflict` when the lease is void."""
+
+        async def apply() -> list[Move]:
+            now = self._clock.now()
+            async with self._database.transaction() as db:
+                job = await queue.end(db, job_id, result.lease, at=now, ok=result.ok, reason=result.reason)
+                if job is None:
+                    raise _void(job_id)
+                row = await db.get_one(Sandbox, job.sandbox_id)
+                cause = result.reason or CAUSES[job.kind]
+                values: dict[str, Any] = {"recoverable": result.recoverable}
+                if not result.ok and row.desired is not Desired.DESTROYED:
+                    values["error_reason"] = cause
+                if result.daemon_version is not None:
+                    values["daemon_version"] = result.daemon_version
+                seen = await moves.sight(db, row, result.observed, cause=cause, at=now, asked_for=True, **values)
+                settled = await moves.settle(db, seen.row if seen else row, cause=cause, at=now)
+                return [move for move in (seen, settled) if move is not None]
+
+        await self._announcer.moved(*await _repeat(apply))
+
+    async def observe(self, observations: Sequence[Observation]) -> None:
+        """Take in what was seen without having been asked. While a job is open, its result will tell instead."""
+        for observation in observations:
+
+            async def apply(seen: Observation = observation) -> Move | None:
+                async with self._database.transaction() as db:
+                    row = await db.get(Sandbox, seen.sandbox_id)
+                    if row is None or await queue.with_open_job(db, [seen.sandbox_id]):
+                        return None
+                    return await moves.sight(
+                        db, row, seen.observed, cause=seen.reason, at=self._clock.now(), asked_for=False
+                    )
+
+            await self._announcer.moved(await _repeat(apply))
+
+    async def wanted(self, runner_id: str) -> list[Wanted]:
+        """Everything that should be on that runner."""
+        async with self._database.reading() as db:
+            rows = (
+                await db.scalars(
+                    select(Sandbox).where(Sandbox.runner_id == runner_id, Sandbox.observed != Observed.DESTROYED)
+                )
+            ).all()
+            busy = await queue.with_open_job(db, [row.id for row in rows])
+        return [Wanted(self._spec(row), row.desired, row.observed, row.id in busy) for row in rows]
+
+    async def route(self, key: str) -> Route:
+        """How to reach a sandbox by id, name or preview token. Raises `NotFound`."""
+        async with self._database.reading() as db:
+            found = await db.scalars(
+                select(Sandbox).where(
+                    Sandbox.observed != Observed.DESTROYED,
+                    or_(
+                        Sandbox.id == key,
+                        Sandbox.preview_token_hash == fingerprint(key),
+                        (Sandbox.name == key) & (Sandbox.desired != Desired.DESTROYED),
+                    ),
+                )
+            )
+            rows = sorted(found.all(), key=lambda row: (row.id != key, row.name == key))
+            if not rows:
+                raise NotFound("no such route")
+            url = await self._runners.url(db, rows[0].runner_id)
+        row = rows[0]
+        return Route(
+            sandbox_id=row.id,
+            organization_id=row.organization_id,
+            state=SHOWN[row.observed, row.desired].value,
+            door_secret=self._seal.open(row.door_secret_sealed),
+            preview_token=self._seal.open(row.preview_token_sealed),
+            public=row.public,
+            runner_url=url,
+        )
+
+    async def touch(self, activity: dict[str, datetime]) -> None:
+        """Note when sandboxes were last used; never moves one back, and not into the future."""
+        now = self._clock.now()
+        async with self._database.transaction() as db:
+            for sandbox_id, at in activity.items():
+                at = min(at, now)
+                await db.execute(
+                    update(Sandbox)
+                    .where(Sandbox.id == sandbox_id, Sandbox.last_activity_at < at)
+                    .values(last_activity_at=at)
+                )
+
+    async def _claim_now(self, request: ClaimRequest) -> list[Job]:
+        async with self._database.transaction() as db:
+            rows = await queue.claim(
+                db,
+                request.runner_id,
+                lease=self._ids.token(),
+                now=self._clock.now(),
+                lease_seconds=self._lease_seconds,
+                limit=max(1, min(request.limit, MAX_CLAIM)),
+            )
+            jobs = []
+            for row in rows:
+                sandbox = await db.get_one(Sandbox, row.sandbox_id)
+                if sandbox.runner_id is None:
+                    sandbox.runner_id = request.runner_id
+                jobs.append(self._job(row, sandbox))
+        return jobs
+
+    def _job(self, row: JobRow, sandbox: Sandbox) -> Job:
+        return Job(
+            id=row.id,
+            kind=row.kind,
+            lease=row.lease or "",
+            lease_seconds=self._lease_seconds,
+            spec=self._spec(sandbox),
+            force=row.force,
+        )
+
+    def _spec(self, row: Sandbox) -> SandboxSpec:
+        return SandboxSpec(
+            sandbox_id=row.id,
+            organization_id=row.organization_id,
+            name=row.name,
+            door_secret=self._seal.open(row.door_secret_sealed),
+            image=row.image,
+            snapshot=row.snapshot,
+            user=row.user,
+            env=row.env,
+            labels=row.labels,
+            region=row.region,
+            cpu=row.cpu,
+            memory_gib=row.memory_gib,
+            disk_gib=row.disk_gib,
+            network_block_all=row.network_block_all,
+        )
+
+
+def _void(job_id: str) -> Conflict:
+    return Conflict(f"the lease of job {job_id} is void")
+
+
+async def _repeat(work: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Do it again when somebody else was quicker: a runner's word must not get lost to a race."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return await work()
+        except MovedMeanwhile:
+            log.info("row_moved_meanwhile")
+    return await work()

@@ -1,0 +1,34 @@
+"""What the control plane is told at start. Who reads the environment is not here but in `sandyard.settings`."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlaneOptions:
+    """Plain values; everything with a lifetime is passed beside them."""
+
+    api_key: str
+    """The owner's API key. Only its hash is stored."""
+    internal_token: str
+    """What runners and proxies send on the internal API."""
+    encryption_key: str
+    """A Fernet key, for tokens that are shown again."""
+    version: str = "0.0.0"
+    public_url: str | None = None
+    """`scheme://host[:port]` for every URL in answers; `None` makes them from each request."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names beside loopback ones that requests may be addressed to; `*` takes any."""
+    trust_forwarded: bool = False
+    """Believe X-Forwarded-Host, -Proto and -Port: only where nobody but our proxy can connect."""
+    default_snapshot: str = "sandyard-default"
+    region: str = "local"
+    """Id and name of the one region; what clients see as `target`."""
+    wait_seconds: float = 8.0
+    """How long create, start and stop wait for their result before they answer. Java clients read for 10 s at most."""
+    lease_seconds: float = 30.0
+    timer_seconds: float = 2.0
+    """Between two looks at what is due."""
+    runner_lost_seconds: float = 60.0
+    """A runner is gone when it was silent that long."""
+    destroyed_hours: float = 24.0
+    """How long the record of a destroyed sandbox can be read."""

@@ -1,0 +1,273 @@
+"""Listing sandboxes: filters, both kinds of pages, and the query strings in all the forms that clients send."""
+
+import base64
+import binascii
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute
+
+from sandyard_api.database import Database
+from sandyard_api.errors import BadRequest
+from sandyard_api.sandboxes.models import Sandbox
+from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Shown
+from sandyard_api.validation import parse_time
+
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 100
+BRACKETS = re.compile(r"\[\d*\]$")
+
+SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
+    "name": Sandbox.name,
+    "cpu": Sandbox.cpu,
+    "memoryGib": Sandbox.memory_gib,
+    "diskGib": Sandbox.disk_gib,
+    "lastActivityAt": Sandbox.last_activity_at,
+    "createdAt": Sandbox.created_at,
+}
+NUMBERED_SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
+    "id": Sandbox.id,
+    "name": Sandbox.name,
+    "state": Sandbox.observed,
+    "snapshot": Sandbox.snapshot,
+    "region": Sandbox.region,
+    "updatedAt": Sandbox.updated_at,
+    "createdAt": Sandbox.created_at,
+    "lastActivityAt": Sandbox.last_activity_at,
+}
+
+
+class Query:
+    """A query string with typed reads. `a=1&a=2`, `a[]=1`, `a[0]=1` and `a=1,2` all make a list."""
+
+    def __init__(self, query_string: bytes) -> None:
+        self._values: dict[str, list[str]] = {}
+        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+        for name, value in pairs:
+            self._values.setdefault(BRACKETS.sub("", name), []).append(value)
+
+    def text(self, name: str) -> str | None:
+        """The last value; an empty one is none."""
+        values = self._values.get(name)
+        return (values[-1] or None) if values else None
+
+    def texts(self, name: str) -> list[str]:
+        """Every value."""
+        return [part for value in self._values.get(name, ()) for part in value.split(",") if part]
+
+    def flag(self, name: str) -> bool | None:
+        """`true` or `false`."""
+        value = self.text(name)
+        if value is None:
+            return None
+        if value.lower() not in ("true", "false", "1", "0"):
+            raise BadRequest(f"{name} must be a boolean value")
+        return value.lower() in ("true", "1")
+
+    def number(self, name: str) -> float | None:
+        """A number; Go prints them as `1e+06`, where the plus may have become a space."""
+        value = self.text(name)
+        if value is None:
+            return None
+        try:
+            number = float(value.replace(" ", "+"))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise BadRequest(f"{name} must be a number conforming to the specified constraints")
+        return number
+
+    def whole(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
+        """A whole number in a range."""
+        number = self.number(name)
+        if number is None:
+            return default
+        if number < minimum:
+            raise BadRequest(f"{name} must not be less than {minimum}")
+        if number > maximum:
+            raise BadRequest(f"{name} must not be greater than {maximum}")
+        return int(number)
+
+    def time(self, name: str) -> datetime | None:
+        """A moment."""
+        value = self.text(name)
+        return None if value is None else parse_time(name, value)
+
+    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
+        """One of some words."""
+        value = self.text(name) or default
+        if value not in choices:
+            raise BadRequest(f"{name} must be one of the following values: {', '.join(choices)}")
+        return value
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRows:
+    """A page and what asks for the next one."""
+
+    rows: Sequence[Sandbox]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRows:
+    """A page by number."""
+
+    rows: Sequence[Sandbox]
+    total: int
+    page: int
+    total_pages: int
+
+
+class Listing:
+    """Reads lists. Destroyed sandboxes are in none."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_cursor(self, organization_id: str, query: Query) -> CursorRows:
+        """A page in the order asked for. Raises `BadRequest`."""
+        limit = query.whole("limit", DEFAULT_LIMIT, minimum=1, maximum=MAX_LIMIT)
+        sort = query.choice("sort", tuple(SORTS), "lastActivityAt")
+        descending = query.choice("order", ("asc", "desc"), "desc") == "desc"
+        column = SORTS[sort]
+        statement = select(Sandbox).where(*conditions(organization_id, query))
+        if cursor := query.text("cursor"):
+            value, last_id = read_cursor(cursor, is_time=sort.endswith("At"))
+            statement = statement.where(_after(column, value, last_id, descending=descending))
+        statement = _ordered(statement, column, descending=descending).limit(limit + 1)
+        async with self._database.reading() as db:
+            rows = (await db.scalars(statement)).all()
+        if len(rows) <= limit:
+            return CursorRows(rows, None)
+        last = rows[limit - 1]
+        return CursorRows(rows[:limit], make_cursor(getattr(last, column.key), last.id))
+
+    async def by_number(self, organization_id: str, query: Query) -> NumberedRows:
+        """A page of the older list. Raises `BadRequest`."""
+        page = query.whole("page", 1, minimum=1, maximum=1_000_000)
+        limit = query.whole("limit", DEFAULT_LIMIT, minimum=1, maximum=MAX_LIMIT)
+        column = NUMBERED_SORTS[query.choice("sort", tuple(NUMBERED_SORTS), "createdAt")]
+        descending = query.choice("order", ("asc", "desc"), "desc") == "desc"
+        where = conditions(organization_id, query)
+        statement = _ordered(select(Sandbox).where(*where), column, descending=descending)
+        async with self._database.reading() as db:
+            total = await db.scalar(select(func.count()).select_from(Sandbox).where(*where)) or 0
+            rows = (await db.scalars(statement.limit(limit).offset((page - 1) * limit))).all()
+        return NumberedRows(rows, total, page, max(1, math.ceil(total / limit)))
+
+
+def conditions(organization_id: str, query: Query) -> list[ColumnElement[bool]]:
+    """The filters of a query. Raises `BadRequest`."""
+    found: list[ColumnElement[bool]] = [
+        Sandbox.organization_id == organization_id,
+        Sandbox.observed != Observed.DESTROYED,
+    ]
+    if not query.flag("includeErroredDeleted"):
+        found.append(
+            or_(Sandbox.desired != Desired.DESTROYED, Sandbox.observed.not_in((Observed.ERROR, Observed.BUILD_FAILED)))
+        )
+    found += _text_filters(query)
+    found += _range_filters(query)
+    if (public := query.flag("isPublic")) is not None:
+        found.append(Sandbox.public == public)
+    if (recoverable := query.flag("isRecoverable")) is not None:
+        found.append(Sandbox.recoverable == recoverable)
+    return found
+
+
+def _text_filters(query: Query) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    for name, column in (("id", Sandbox.id), ("name", Sandbox.name)):
+        if prefix := query.text(name):
+            found.append(func.lower(column).startswith(prefix.lower(), autoescape=True))
+    for key, value in read_labels(query.text("labels")).items():
+        found.append(Sandbox.labels[key].as_string() == value)
+    if states := query.texts("states"):
+        found.append(_shown_in(states))
+    for name, column in (("snapshots", Sandbox.snapshot), ("regionIds", Sandbox.region)):
+        if values := query.texts(name):
+            found.append(column.in_(values))
+    if classes := query.texts("sandboxClasses"):
+        found.append(Sandbox.id.is_not(None) if "container" in classes else Sandbox.id.is_(None))
+    return found
+
+
+def _range_filters(query: Query) -> list[ColumnElement[bool]]:
+    found: list[ColumnElement[bool]] = []
+    numbers = {"Cpu": Sandbox.cpu, "Gpu": Sandbox.gpu, "MemoryGiB": Sandbox.memory_gib, "DiskGiB": Sandbox.disk_gib}
+    for name, column in numbers.items():
+        if (least := query.number(f"min{name}")) is not None:
+            found.append(column >= least)
+        if (most := query.number(f"max{name}")) is not None:
+            found.append(column <= most)
+    times = {
+        "createdAt": Sandbox.created_at,
+        "lastEvent": Sandbox.last_activity_at,
+        "autoDestroyAt": Sandbox.auto_destroy_at,
+    }
+    for name, moment in times.items():
+        if (after := query.time(f"{name}After")) is not None:
+            found.append(moment >= after)
+        if (before := query.time(f"{name}Before")) is not None:
+            found.append(moment <= before)
+    return found
+
+
+def read_labels(text: str | None) -> dict[str, str]:
+    """The label filter. Raises `BadRequest`."""
+    if text is None:
+        return {}
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise BadRequest("Invalid labels JSON format") from error
+
+
+def make_cursor(value: Any, row_id: str) -> str:
+    """Where a page ended."""
+    return base64.urlsafe_b64encode(msgspec.json.encode({"sortValue": value, "id": row_id})).decode()
+
+
+def read_cursor(cursor: str, *, is_time: bool) -> tuple[Any, str]:
+    """What `make_cursor` wrote. Raises `BadRequest`."""
+    try:
+        content = msgspec.json.decode(base64.b64decode(cursor, altchars=b"-_", validate=True))
+        value, row_id = content["sortValue"], content["id"]
+        value = datetime.fromisoformat(value) if is_time else value
+    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError, KeyError, TypeError) as error:
+        raise BadRequest(f"Invalid cursor provided: {cursor}") from error
+    if not isinstance(row_id, str) or not isinstance(value, str | int | datetime):
+        raise BadRequest(f"Invalid cursor provided: {cursor}")
+    return value, row_id
+
+
+def _shown_in(states: Sequence[str]) -> ColumnElement[bool]:
+    unknown = [state for state in states if state not in Shown]
+    if unknown:
+        raise BadRequest(f"each value in states must be one of the following values: {', '.join(Shown)}")
+    pairs = [pair for pair, shown in SHOWN.items() if shown in states]
+    matching = [and_(Sandbox.observed == observed, Sandbox.desired == desired) for observed, desired in pairs]
+    return or_(*matching) if matching else Sandbox.id.is_(None)
+
+
+def _after(column: InstrumentedAttribute[Any], value: Any, last_id: str, *, descending: bool) -> ColumnElement[bool]:
+    beyond: Callable[[Any, Any], ColumnElement[bool]] = (
+        (lambda left, right: left < right) if descending else (lambda left, right: left > right)
+    )
+    return or_(beyond(column, value), and_(column == value, beyond(Sandbox.id, last_id)))
+
+
+def _ordered(
+    statement: Select[tuple[Sandbox]], column: InstrumentedAttribute[Any], *, descending: bool
+) -> Select[tuple[Sandbox]]:
+    if descending:
+        return statement.order_by(column.desc(), Sandbox.id.desc())
+    return statement.order_by(column.asc(), Sandbox.id.asc())

@@ -1,0 +1,104 @@
+"""Tables of sandboxes, the causes of their changes and their build logs."""
+
+from datetime import datetime
+
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from sandyard_api.database import Base
+from sandyard_api.sandboxes.states import Desired, Observed
+
+NUMBER = BigInteger().with_variant(Integer(), "sqlite")
+
+
+class Sandbox(Base):
+    """One sandbox: what was asked for, what is wanted and what was last seen of it."""
+
+    __tablename__ = "sandboxes"
+    __table_args__ = (
+        Index(
+            "uq_sandboxes_name_among_the_living",
+            "organization_id",
+            "name",
+            unique=True,
+            sqlite_where=text("desired <> 'destroyed'"),
+            postgresql_where=text("desired <> 'destroyed'"),
+        ),
+        Index("ix_sandboxes_organization_id_last_activity_at", "organization_id", "last_activity_at", "id"),
+        Index("ix_sandboxes_observed_desired", "observed", "desired"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    organization_id: Mapped[str] = mapped_column(ForeignKey("organizations.id"))
+    name: Mapped[str]
+    region: Mapped[str]
+    runner_id: Mapped[str | None]
+
+    snapshot: Mapped[str | None]
+    image: Mapped[str | None]
+    dockerfile: Mapped[str | None]
+    """The text a build was asked with; `image` is what came of it."""
+    user: Mapped[str | None]
+    env: Mapped[dict[str, str]]
+    labels: Mapped[dict[str, str]]
+    public: Mapped[bool]
+    network_block_all: Mapped[bool]
+    cpu: Mapped[int]
+    gpu: Mapped[int]
+    memory_gib: Mapped[int]
+    disk_gib: Mapped[int]
+
+    observed: Mapped[Observed]
+    desired: Mapped[Desired]
+    progressed_at: Mapped[datetime]
+    """Last change of state, or last word of a pull or build."""
+    error_reason: Mapped[str | None]
+    recoverable: Mapped[bool]
+    daemon_version: Mapped[str | None]
+
+    auto_stop_minutes: Mapped[int]
+    auto_archive_minutes: Mapped[int]
+    auto_delete_minutes: Mapped[int]
+    auto_destroy_at: Mapped[datetime | None]
+
+    preview_token_hash: Mapped[str] = mapped_column(unique=True)
+    preview_token_sealed: Mapped[str]
+    door_secret_sealed: Mapped[str]
+
+    created_at: Mapped[datetime]
+    updated_at: Mapped[datetime]
+    last_activity_at: Mapped[datetime]
+    destroyed_at: Mapped[datetime | None]
+
+    @property
+    def is_ephemeral(self) -> bool:
+        """Stopping it deletes it."""
+        return self.auto_delete_minutes == 0
+
+
+class StateChange(Base):
+    """One move of a sandbox's state and why."""
+
+    __tablename__ = "state_changes"
+    __table_args__ = (Index("ix_state_changes_sandbox_id_number", "sandbox_id", "number"),)
+
+    number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    sandbox_id: Mapped[str] = mapped_column(ForeignKey("sandboxes.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    observed: Mapped[Observed]
+    desired: Mapped[Desired]
+    shown: Mapped[str]
+    """What clients saw from then on."""
+    cause: Mapped[str]
+
+
+class BuildLogChunk(Base):
+    """A piece of what a pull or build said."""
+
+    __tablename__ = "build_log_chunks"
+    __table_args__ = (Index("ix_build_log_chunks_sandbox_id_number", "sandbox_id", "number"),)
+
+    number: Mapped[int] = mapped_column(NUMBER, primary_key=True, autoincrement=True)
+    sandbox_id: Mapped[str] = mapped_column(ForeignKey("sandboxes.id", ondelete="CASCADE"))
+    at: Mapped[datetime]
+    text: Mapped[str]

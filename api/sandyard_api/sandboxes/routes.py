@@ -1,0 +1,215 @@
+"""The sandbox operations of the public API."""
+
+from litestar import Router, delete, get, post, put
+from litestar.response import Response, Stream
+
+from sandyard_api.access import AnyRequest, may
+from sandyard_api.errors import BadRequest
+from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.options import ControlPlaneOptions
+from sandyard_api.origins import Origin
+from sandyard_api.sandboxes.build_logs import BuildLogs
+from sandyard_api.sandboxes.listing import Listing, Query
+from sandyard_api.sandboxes.requests import (
+    AUTO_DELETE_OFF,
+    MAX_AUTO_ARCHIVE_MINUTES,
+    archive_minutes,
+    check_interval,
+    read_create,
+)
+from sandyard_api.sandboxes.schemas import (
+    CursorPage,
+    Labels,
+    NumberedPage,
+    PreviewUrl,
+    SandboxDto,
+    Url,
+    full,
+    list_item,
+)
+from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.validation import MAX_INTEGER, Fields, parse_json
+
+WRITE = [may("write:sandboxes")]
+DELETE = [may("delete:sandboxes")]
+
+
+@post("/", status_code=200, guards=WRITE)
+async def create(
+    request: AnyRequest, sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, options: ControlPlaneOptions
+) -> SandboxDto:
+    """createSandbox"""
+    body = parse_json(await request.body())
+    wanted = read_create(body, default_snapshot=options.default_snapshot, region=options.region)
+    return full(await sandboxes.create(grant.organization_id, wanted), origin.toolbox_url)
+
+
+@get("/")
+async def list_by_cursor(request: AnyRequest, listing: Listing, grant: KeyGrant, origin: Origin) -> CursorPage:
+    """listSandboxes"""
+    page = await listing.by_cursor(grant.organization_id, Query(request.scope["query_string"]))
+    return CursorPage([list_item(row, origin.toolbox_url) for row in page.rows], page.next_cursor)
+
+
+@get("/paginated")
+async def list_by_number(request: AnyRequest, listing: Listing, grant: KeyGrant, origin: Origin) -> NumberedPage:
+    """listSandboxesPaginated_deprecated"""
+    page = await listing.by_number(grant.organization_id, Query(request.scope["query_string"]))
+    items = [full(row, origin.toolbox_url) for row in page.rows]
+    return NumberedPage(items, page.total, page.page, page.total_pages)
+
+
+@get("/{sandbox_ref:str}")
+async def read(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+    """getSandbox"""
+    return full(await sandboxes.get(grant.organization_id, key), origin.toolbox_url)
+
+
+@delete("/{sandbox_ref:str}", status_code=200, guards=DELETE)
+async def destroy(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+    """deleteSandbox"""
+    return full(await sandboxes.destroy(grant.organization_id, key), origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE)
+async def start(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+    """startSandbox"""
+    return full(await sandboxes.start(grant.organization_id, key), origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE)
+async def stop(request: AnyRequest, sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+    """stopSandbox"""
+    force = bool(Query(request.scope["query_string"]).flag("force"))
+    return full(await sandboxes.stop(grant.organization_id, key, force=force), origin.toolbox_url)
+
+
+@put("/{sandbox_ref:str}/labels", guards=WRITE)
+async def replace_labels(request: AnyRequest, sandboxes: Sandboxes, grant: KeyGrant, key: str) -> Labels:
+    """replaceLabels"""
+    fields = Fields(parse_json(await request.body()))
+    labels = fields.strings("labels")
+    if fields.raw("labels") is None:
+        fields.complain("labels must be an object")
+    fields.check()
+    await sandboxes.change(grant.organization_id, key, labels=labels)
+    return Labels(labels)
+
+
+@post("/{sandbox_ref:str}/public/{is_public:str}", status_code=200, guards=WRITE)
+async def set_public(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, is_public: str) -> SandboxDto:
+    """updatePublicStatus"""
+    if is_public not in ("true", "false"):
+        raise BadRequest("Validation failed (boolean string is expected)")
+    row = await sandboxes.change(grant.organization_id, key, public=is_public == "true")
+    return full(row, origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/autostop/{minutes:str}", status_code=200, guards=WRITE)
+async def set_auto_stop(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+    """setAutostopInterval"""
+    wanted = _whole(minutes)
+    check_interval("Auto-stop", wanted)
+    row = await sandboxes.change(grant.organization_id, key, auto_stop_minutes=wanted)
+    return full(row, origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/autoarchive/{minutes:str}", status_code=200, guards=WRITE)
+async def set_auto_archive(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+    """setAutoArchiveInterval"""
+    wanted = _whole(minutes)
+    check_interval("Auto-archive", wanted)
+    stored = archive_minutes(min(wanted, MAX_AUTO_ARCHIVE_MINUTES))
+    row = await sandboxes.change(grant.organization_id, key, auto_archive_minutes=stored)
+    return full(row, origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/autodelete/{minutes:str}", status_code=200, guards=WRITE)
+async def set_auto_delete(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+    """setAutoDeleteInterval"""
+    stored = max(_whole(minutes), AUTO_DELETE_OFF)
+    row = await sandboxes.change(grant.organization_id, key, auto_delete_minutes=stored)
+    return full(row, origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/ttl/{minutes:str}", status_code=200, guards=WRITE)
+async def set_ttl(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+    """setTtl"""
+    wanted = _whole(minutes)
+    check_interval("TTL", wanted)
+    return full(await sandboxes.set_ttl(grant.organization_id, key, wanted), origin.toolbox_url)
+
+
+@post("/{sandbox_ref:str}/last-activity", status_code=201)
+async def note_activity(sandboxes: Sandboxes, grant: KeyGrant, key: str) -> None:
+    """updateLastActivity"""
+    await sandboxes.touch(grant.organization_id, key)
+
+
+@get("/{sandbox_ref:str}/ports/{port:str}/preview-url")
+async def preview_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, port: str) -> PreviewUrl:
+    """getPortPreviewUrl"""
+    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
+    if not 1 <= number <= 65535:
+        raise BadRequest("Invalid port")
+    sandbox_id, token = await sandboxes.preview_token(grant.organization_id, key)
+    return PreviewUrl(sandbox_id, origin.preview_url(sandbox_id, number), token)
+
+
+@get("/{sandbox_ref:str}/toolbox-proxy-url")
+async def toolbox_proxy_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> Url:
+    """getToolboxProxyUrl"""
+    await sandboxes.get(grant.organization_id, key)
+    return Url(origin.toolbox_url)
+
+
+@get("/{sandbox_ref:str}/build-logs-url")
+async def build_logs_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> Url:
+    """getBuildLogsUrl"""
+    return Url(origin.build_logs_url((await sandboxes.get(grant.organization_id, key)).id))
+
+
+@get("/{sandbox_ref:str}/build-logs")
+async def build_logs(
+    request: AnyRequest, sandboxes: Sandboxes, build_log: BuildLogs, grant: KeyGrant, key: str
+) -> Response[bytes]:
+    """getBuildLogs"""
+    row = await sandboxes.get(grant.organization_id, key)
+    follow = bool(Query(request.scope["query_string"]).flag("follow"))
+    return Stream(build_log.read(row.id, follow=follow), media_type="text/plain; charset=utf-8")  # type: ignore[return-value]
+
+
+def _whole(text: str) -> int:
+    """A number of minutes in a path. Raises `BadRequest`."""
+    try:
+        number = int(text) if len(text) <= 11 else MAX_INTEGER + 1
+    except ValueError as error:
+        raise BadRequest("Validation failed (numeric string is expected)") from error
+    if abs(number) > MAX_INTEGER:
+        raise BadRequest(f"an interval must not be greater than {MAX_INTEGER}")
+    return number
+
+
+ROUTER = Router(
+    path="/api/sandbox",
+    route_handlers=[
+        create,
+        list_by_cursor,
+        list_by_number,
+        read,
+        destroy,
+        start,
+        stop,
+        replace_labels,
+        set_public,
+        set_auto_stop,
+        set_auto_archive,
+        set_auto_delete,
+        set_ttl,
+        note_activity,
+        preview_url,
+        toolbox_proxy_url,
+        build_logs_url,
+        build_logs,
+    ],
+)

@@ -1,0 +1,261 @@
+"""What can be done with sandboxes: create, find, start, stop, delete, and wait for it."""
+
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from sandyard.clock import Clock
+from sandyard.ids import IdSource
+from sandyard_api.database import Database
+from sandyard_api.errors import Conflict
+from sandyard_api.jobs.queue import ANY_RUNNER, add_job, void_open_job, with_open_job
+from sandyard_api.jobs.wire import JobKind
+from sandyard_api.runners.service import Runners
+from sandyard_api.sandboxes import moves
+from sandyard_api.sandboxes.announcing import Announcer
+from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox
+from sandyard_api.sandboxes.moves import Move, not_found
+from sandyard_api.sandboxes.requests import NewSandbox
+from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Request, Shown
+from sandyard_api.sealing import Seal, fingerprint
+from sandyard_api.wakeups import Wakeups, Watch
+
+RESTING = frozenset({Shown.STARTED, Shown.STOPPED, Shown.ERROR, Shown.BUILD_FAILED, Shown.DESTROYED})
+JOB_OF = {Request.START: JobKind.START, Request.STOP: JobKind.STOP, Request.DESTROY: JobKind.DESTROY}
+
+
+class Sandboxes:
+    """The verbs. Every method takes an organization and an id or name, and raises `NotFound` for what is not theirs."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        ids: IdSource,
+        *,
+        seal: Seal,
+        runners: Runners,
+        announcer: Announcer,
+        changes: Wakeups,
+        region: str,
+        wait_seconds: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._seal = seal
+        self._runners = runners
+        self._announcer = announcer
+        self._changes = changes
+        self._region = region
+        self._wait_seconds = wait_seconds
+
+    async def create(self, organization_id: str, wanted: NewSandbox) -> Sandbox:
+        """Make one and wait until it runs, but not where an image has to be fetched: clients show that.
+
+        Raises `Conflict` for a name that is taken and `BadRequest` without a runner.
+        """
+        sandbox_id = self._ids.uuid()
+        with self._changes.watch(sandbox_id) as watch:
+            try:
+                async with self._database.transaction() as db:
+                    await self._runners.require_one(db)
+                    row = await self._insert(db, organization_id, sandbox_id, wanted)
+            except IntegrityError as error:
+                raise Conflict(f"Sandbox with name {wanted.name} already exists") from error
+            await self._announcer.moved(Move(row, None))
+            await self._announcer.job_written(ANY_RUNNER)
+            return row if row.dockerfile is not None else await self._wait(sandbox_id, watch)
+
+    async def get(self, organization_id: str, key: str) -> Sandbox:
+        """By id, destroyed ones included; else by name among the living."""
+        async with self._database.reading() as db:
+            return await find(db, organization_id, key)
+
+    async def start(self, organization_id: str, key: str) -> Sandbox:
+        """Start and wait. Starting a started one changes nothing."""
+        return await self._ask_and_wait(organization_id, key, Request.START)
+
+    async def stop(self, organization_id: str, key: str, *, force: bool) -> Sandbox:
+        """Stop and wait; an ephemeral one is deleted and not waited for."""
+        return await self._ask_and_wait(organization_id, key, Request.STOP, force=force)
+
+    async def destroy(self, organization_id: str, key: str) -> Sandbox:
+        """Delete, whatever it is doing; its name is free at once."""
+        async with self._database.transaction() as db:
+            row = await find(db, organization_id, key, living=True)
+            done = await self.ask(db, row, Request.DESTROY, cause="deleted by a request")
+        await self.announce(done)
+        return done[-1].row
+
+    async def destroy_again(self, sandbox_id: str) -> None:
+        """Write a new job for a deletion whose last job failed."""
+        async with self._database.transaction() as db:
+            row = await db.get(Sandbox, sandbox_id)
+            if row is None or await with_open_job(db, [sandbox_id]):
+                return
+            row.progressed_at = self._clock.now()
+            add_job(
+                db,
+                job_id=self._ids.uuid(),
+                sandbox_id=row.id,
+                runner_id=row.runner_id,
+                kind=JobKind.DESTROY,
+                at=row.progressed_at,
+            )
+        await self._announcer.job_written(row.runner_id or ANY_RUNNER)
+
+    async def change(self, organization_id: str, key: str, **values: Any) -> Sandbox:
+        """Write columns that are not part of the state."""
+        async with self._database.transaction() as db:
+            row = await find(db, organization_id, key, living=True)
+            for name, value in values.items():
+                setattr(row, name, value)
+            row.updated_at = self._clock.now()
+        await self._announcer.changed(row)
+        return row
+
+    async def set_ttl(self, organization_id: str, key: str, minutes: int) -> Sandbox:
+        """Delete it `minutes` from now, whatever it does; 0 takes that back."""
+        at = self._clock.now() + timedelta(minutes=minutes) if minutes else None
+        return await self.change(organization_id, key, auto_destroy_at=at)
+
+    async def touch(self, organization_id: str, key: str) -> None:
+        """Note that it was used just now."""
+        await self.change(organization_id, key, last_activity_at=self._clock.now())
+
+    async def preview_token(self, organization_id: str, key: str) -> tuple[str, str]:
+        """Id and preview token."""
+        async with self._database.reading() as db:
+            row = await find(db, organization_id, key, living=True)
+        return row.id, self._seal.open(row.preview_token_sealed)
+
+    async def ask(
+        self,
+        db: AsyncSession,
+        row: Sandbox,
+        asked: Request,
+        *,
+        cause: str,
+        force: bool = False,
+        guard: ColumnElement[bool] | None = None,
+    ) -> list[Move]:
+        """Write a request and its job into the transaction; the caller announces the moves after the commit."""
+        now = self._clock.now()
+        if asked is Request.STOP and row.is_ephemeral:
+            stoppable = (row.observed, row.desired) == (Observed.STARTED, Desired.STARTED)
+            asked = Request.DESTROY if stoppable else asked
+        starting = asked is Request.START and row.observed is not Observed.STARTED
+        values = self._fresh_tokens() | {"error_reason": None} if starting else {}
+        move = await moves.request(db, row, asked, cause=cause, at=now, guard=guard, **values)
+        if asked is Request.START and not starting:
+            return [move]
+        if asked is Request.DESTROY:
+            await void_open_job(db, row.id, at=now, reason="the sandbox was deleted")
+            if row.runner_id is None:
+                gone = await moves.sight(
+                    db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
+                )
+                return [move, *([gone] if gone else [])]
+        add_job(
+            db,
+            job_id=self._ids.uuid(),
+            sandbox_id=row.id,
+            runner_id=row.runner_id,
+            kind=JOB_OF[asked],
+            at=now,
+            force=force,
+        )
+        return [move]
+
+    async def announce(self, done: list[Move]) -> None:
+        """Tell of moves of `ask` after the commit."""
+        await self._announcer.moved(*done)
+        await self._announcer.job_written(done[-1].row.runner_id or ANY_RUNNER)
+
+    async def _ask_and_wait(self, organization_id: str, key: str, asked: Request, *, force: bool = False) -> Sandbox:
+        async with self._database.reading() as db:
+            sandbox_id = (await find(db, organization_id, key, living=True)).id
+        with self._changes.watch(sandbox_id) as watch:
+            async with self._database.transaction() as db:
+                row = await find(db, organization_id, sandbox_id, living=True)
+                done = await self.ask(db, row, asked, cause=f"{asked.value} by a request", force=force)
+            await self.announce(done)
+            if done[-1].row.desired is Desired.DESTROYED:
+                return done[-1].row
+            return await self._wait(sandbox_id, watch)
+
+    async def _wait(self, sandbox_id: str, watch: Watch) -> Sandbox:
+        """The row when it came to rest, or as it is when the time is over."""
+        deadline = self._clock.monotonic() + self._wait_seconds
+        while True:
+            async with self._database.reading() as db:
+                row = await db.get_one(Sandbox, sandbox_id)
+            left = deadline - self._clock.monotonic()
+            if SHOWN[row.observed, row.desired] in RESTING or left <= 0:
+                return row
+            await watch.wait(left)
+
+    async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
+        now = self._clock.now()
+        ttl = wanted.ttl_minutes
+        row = Sandbox(
+            id=sandbox_id,
+            organization_id=organization_id,
+            name=wanted.name or sandbox_id,
+            region=self._region,
+            snapshot=wanted.snapshot,
+            image=wanted.image,
+            dockerfile=wanted.dockerfile,
+            user=wanted.user,
+            env=wanted.env,
+            labels=wanted.labels,
+            public=wanted.public,
+            network_block_all=wanted.network_block_all,
+            cpu=wanted.cpu,
+            gpu=0,
+            memory_gib=wanted.memory_gib,
+            disk_gib=wanted.disk_gib,
+            observed=Observed.PENDING_BUILD if wanted.dockerfile is not None else Observed.PENDING,
+            desired=Desired.STARTED,
+            progressed_at=now,
+            recoverable=False,
+            auto_stop_minutes=wanted.auto_stop_minutes,
+            auto_archive_minutes=wanted.auto_archive_minutes,
+            auto_delete_minutes=wanted.auto_delete_minutes,
+            auto_destroy_at=now + timedelta(minutes=ttl) if ttl else None,
+            created_at=now,
+            updated_at=now,
+            last_activity_at=now,
+            **self._fresh_tokens(),
+        )
+        db.add(row)
+        await db.flush()
+        moves.record(db, row, cause="created by a request", at=now)
+        add_job(db, job_id=self._ids.uuid(), sandbox_id=row.id, runner_id=None, kind=JobKind.CREATE, at=now)
+        if wanted.image is not None:
+            # Clients wait for at least one line.
+            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=f"Preparing image {wanted.image}\n"))
+        return row
+
+    def _fresh_tokens(self) -> dict[str, Any]:
+        token = self._ids.token()
+        return {
+            "preview_token_hash": fingerprint(token),
+            "preview_token_sealed": self._seal.close(token),
+            "door_secret_sealed": self._seal.close(self._ids.token(48)),
+        }
+
+
+async def find(db: AsyncSession, organization_id: str, key: str, *, living: bool = False) -> Sandbox:
+    """By id first, then by name among the living. `living`: a destroyed one does not count. Raises `NotFound`."""
+    theirs = select(Sandbox).where(Sandbox.organization_id == organization_id)
+    row = await db.scalar(theirs.where(Sandbox.id == key))
+    if row is None:
+        row = await db.scalar(theirs.where(Sandbox.name == key, Sandbox.desired != Desired.DESTROYED))
+    if row is None or (living and row.observed is Observed.DESTROYED):
+        raise not_found(key)
+    return row

@@ -1,0 +1,13 @@
+"""Every table of the control plane, imported for its side effect on `Base.metadata`: what the migrations build."""
+
+from sandyard_api.api_keys.models import ApiKey
+from sandyard_api.database import Base
+from sandyard_api.jobs.models import JobRow
+from sandyard_api.organizations.models import Organization
+from sandyard_api.runners.models import Runner
+from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
+from sandyard_api.sessions.models import Session, SessionCommand
+from sandyard_api.users.models import User
+
+METADATA = Base.metadata
+TABLES = (ApiKey, BuildLogChunk, JobRow, Organization, Runner, Sandbox, Session, SessionCommand, StateChange, User)

@@ -1,0 +1,175 @@
+"""What happens because time passes: auto-stop, auto-delete, time limits, lost work, old records. One task owns it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+
+import structlog
+from sqlalchemy import ColumnElement, delete, exists, select
+
+from sandyard.clock import Clock
+from sandyard_api.database import Database
+from sandyard_api.errors import ApiError
+from sandyard_api.jobs import queue
+from sandyard_api.jobs.models import JobRow, JobState
+from sandyard_api.sandboxes import moves
+from sandyard_api.sandboxes.announcing import Announcer
+from sandyard_api.sandboxes.models import Sandbox
+from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sandboxes.states import TIME_LIMIT_MINUTES, Desired, Observed, Request
+
+RETRY_DESTROY = timedelta(seconds=30)
+TIMEOUT_WORDS = {
+    Observed.PENDING: "creating",
+    Observed.PENDING_BUILD: "building snapshot on runner",
+    Observed.PULLING: "pulling snapshot",
+    Observed.BUILDING: "building snapshot on runner",
+    Observed.CREATING: "creating",
+    Observed.STARTING: "starting",
+    Observed.STOPPING: "stopping",
+}
+
+log = structlog.get_logger()
+
+
+class Timers:
+    """Looks for what is due. Any number of replicas may look at once: every write is guarded by what it saw."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        sandboxes: Sandboxes,
+        announcer: Announcer,
+        period_seconds: float,
+        destroyed_hours: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._sandboxes = sandboxes
+        self._announcer = announcer
+        self._period_seconds = period_seconds
+        self._keep_destroyed = timedelta(hours=destroyed_hours)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look again and again for as long as the block lasts."""
+        task = asyncio.create_task(self._run(), name="timers")
+        try:
+            yield
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+    async def look(self) -> None:
+        """Do all that is due now."""
+        now = self._clock.now()
+        steps: tuple[Callable[[datetime], Awaitable[None]], ...] = (
+            self._stop_idle,
+            self._delete_stopped,
+            self._delete_expired,
+            self._fail_late,
+            self._fail_exhausted,
+            self._destroy_again,
+            self._forget_destroyed,
+        )
+        for step in steps:
+            await step(now)
+
+    async def _run(self) -> None:
+        while True:
+            await self._clock.sleep(self._period_seconds)
+            try:
+                await self.look()
+            except Exception:
+                # The database may be away for a while; the timers must outlive that.
+                log.exception("timers_failed")
+
+    async def _stop_idle(self, now: datetime) -> None:
+        running = (
+            Sandbox.observed == Observed.STARTED,
+            Sandbox.desired == Desired.STARTED,
+            Sandbox.auto_stop_minutes > 0,
+        )
+        for row in await self._rows(*running, Sandbox.last_activity_at <= now - timedelta(minutes=1)):
+            if row.last_activity_at + timedelta(minutes=row.auto_stop_minutes) <= now:
+                await self._ask(row, Request.STOP, f"auto-stop after {row.auto_stop_minutes} min idle")
+
+    async def _delete_stopped(self, now: datetime) -> None:
+        stopped = (
+            Sandbox.observed == Observed.STOPPED,
+            Sandbox.desired == Desired.STOPPED,
+            Sandbox.auto_delete_minutes >= 0,
+        )
+        for row in await self._rows(*stopped):
+            if row.last_activity_at + timedelta(minutes=row.auto_delete_minutes) <= now:
+                await self._ask(row, Request.DESTROY, f"auto-delete after {row.auto_delete_minutes} min stopped")
+
+    async def _delete_expired(self, now: datetime) -> None:
+        for row in await self._rows(Sandbox.desired != Desired.DESTROYED, Sandbox.auto_destroy_at <= now):
+            await self._ask(row, Request.DESTROY, "its time to live is over", still_idle=False)
+
+    async def _fail_late(self, now: datetime) -> None:
+        for observed, minutes in TIME_LIMIT_MINUTES.items():
+            late = (
+                Sandbox.observed == observed,
+                Sandbox.desired != Desired.DESTROYED,
+                Sandbox.progressed_at <= now - timedelta(minutes=minutes),
+            )
+            for row in await self._rows(*late):
+                await self._fail(row.id, observed, f"Timeout while {TIMEOUT_WORDS[observed]}")
+
+    async def _fail_exhausted(self, now: datetime) -> None:
+        async with self._database.reading() as db:
+            jobs = await queue.exhausted(db, now=now)
+        for job in jobs:
+            await self._fail(job.sandbox_id, None, f"{job.kind.value} was given up after {job.attempts} attempts")
+
+    async def _destroy_again(self, now: datetime) -> None:
+        """A deletion is never given up: where a job for it failed, write another one."""
+        unserved = ~exists().where(JobRow.sandbox_id == Sandbox.id, JobRow.state == JobState.OPEN)
+        rows = await self._rows(
+            Sandbox.desired == Desired.DESTROYED,
+            Sandbox.observed != Observed.DESTROYED,
+            Sandbox.progressed_at <= now - RETRY_DESTROY,
+            unserved,
+        )
+        for row in rows:
+            await self._sandboxes.destroy_again(row.id)
+
+    async def _forget_destroyed(self, now: datetime) -> None:
+        async with self._database.transaction() as db:
+            await db.execute(delete(Sandbox).where(Sandbox.destroyed_at <= now - self._keep_destroyed))
+
+    async def _rows(self, *conditions: ColumnElement[bool]) -> list[Sandbox]:
+        async with self._database.reading() as db:
+            return list(await db.scalars(select(Sandbox).where(*conditions).order_by(Sandbox.id)))
+
+    async def _ask(self, row: Sandbox, asked: Request, cause: str, *, still_idle: bool = True) -> None:
+        """Ask as a user would, provided the sandbox was not used since we looked."""
+        guard = Sandbox.last_activity_at == row.last_activity_at if still_idle else None
+        try:
+            async with self._database.transaction() as db:
+                fresh = await db.get(Sandbox, row.id)
+                if fresh is None:
+                    return
+                done = await self._sandboxes.ask(db, fresh, asked, cause=cause, guard=guard)
+        except ApiError as error:
+            log.info("timer_was_late", sandbox_id=row.id, asked=asked.value, reason=str(error))
+            return
+        log.info("timer_acted", sandbox_id=row.id, asked=asked.value, cause=cause)
+        await self._sandboxes.announce(done)
+
+    async def _fail(self, sandbox_id: str, observed: Observed | None, reason: str) -> None:
+        now = self._clock.now()
+        async with self._database.transaction() as db:
+            row = await db.get(Sandbox, sandbox_id)
+            if row is None or (observed is not None and row.observed is not observed):
+                return
+            await queue.void_open_job(db, sandbox_id, at=now, reason=reason)
+            failed = await moves.sight(db, row, Observed.ERROR, cause=reason, at=now, asked_for=True)
+        log.warning("sandbox_failed", sandbox_id=sandbox_id, reason=reason)
+        await self._announcer.moved(failed)
