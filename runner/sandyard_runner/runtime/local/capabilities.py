@@ -1,0 +1,70 @@
+"""What the local runtime enforces, as the table that users see."""
+
+import os
+from collections.abc import Set as AbstractSet
+
+from sandyard_runner.runtime.local.network import Uplink
+from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
+from sandyard_runner.wire import Capability, Enforcement
+
+_WITHOUT_GROUP = "no control group is delegated to us"
+
+
+def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: Uplink | None) -> list[Capability]:
+    """One row per promise; `limited` are the control group's controllers that hold."""
+    is_isolated = options.isolation is Isolation.NAMESPACES
+    rows = [
+        _limit("cpu", "cpu" in limited, "quota in cores"),
+        _limit("memory", "memory" in limited, "limit in GiB; a process beyond it is killed"),
+        _limit("processes", "pids" in limited, "at the most 4096"),
+        Capability("disk", Enforcement.IGNORED, "files live on the host's disk"),
+        Capability("images", Enforcement.REFUSED, "sandboxes show this machine's own programs"),
+        _filesystem(is_isolated),
+        _network(options, is_isolated, uplink),
+        _block_all(is_isolated),
+        _user(is_isolated),
+    ]
+    later = ("pause", "resize", "fork", "snapshot")
+    return rows + [Capability(name, Enforcement.REFUSED, "not offered by the local runtime") for name in later]
+
+
+def _limit(name: str, is_enforced: bool, detail: str) -> Capability:
+    if is_enforced:
+        return Capability(name, Enforcement.ENFORCED, detail)
+    return Capability(name, Enforcement.IGNORED, _WITHOUT_GROUP)
+
+
+def _filesystem(is_isolated: bool) -> Capability:
+    name = "filesystem_isolation"
+    if not is_isolated:
+        return Capability(name, Enforcement.IGNORED, "sandboxes see and change the host's files as the user running us")
+    if os.geteuid() == 0:
+        return Capability(name, Enforcement.ENFORCED, "own root; the host's /usr, /etc, /opt under a writable layer")
+    detail = "own root; of the host's /usr, /etc, /opt only new files can be written"
+    return Capability(name, Enforcement.ENFORCED, detail)
+
+
+def _network(options: LocalOptions, is_isolated: bool, uplink: Uplink | None) -> Capability:
+    name = "network_isolation"
+    if not is_isolated:
+        return Capability(name, Enforcement.IGNORED, "sandboxes use the host's network")
+    if options.network is Network.HOST:
+        return Capability(name, Enforcement.IGNORED, "sandboxes use the host's network, as was asked for")
+    if uplink is None:
+        return Capability(name, Enforcement.ENFORCED, "loopback only: neither slirp4netns nor pasta can be used")
+    blocked = "the host's addresses, container networks and link-local addresses cannot be reached"
+    return Capability(name, Enforcement.ENFORCED, f"own network, out through {uplink.name}; {blocked}")
+
+
+def _block_all(is_isolated: bool) -> Capability:
+    if is_isolated:
+        return Capability("network_block_all", Enforcement.ENFORCED, "loopback only")
+    return Capability("network_block_all", Enforcement.REFUSED, "there is no network of its own to close")
+
+
+def _user(is_isolated: bool) -> Capability:
+    if not is_isolated:
+        return Capability("user", Enforcement.REFUSED, "sandboxes run as the user that runs Sandyard")
+    if os.geteuid() == 0:
+        return Capability("user", Enforcement.ENFORCED, "any user of the sandbox; daytona by default")
+    return Capability("user", Enforcement.ENFORCED, "one user per sandbox, daytona by default; no sudo")

@@ -1,0 +1,137 @@
+"""Memory, process and CPU limits for local sandboxes, where a control group can be had (version 1 or 2)."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+MOUNT = Path("/sys/fs/cgroup")
+CONTROLLERS = ("memory", "pids", "cpu")
+MAX_PROCESSES = 4096
+CPU_PERIOD_MICROSECONDS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The control group of one sandbox: one directory (version 2), or one per controller (version 1)."""
+
+    directories: tuple[Path, ...]
+
+    def procs(self) -> list[str]:
+        """Files to which a process writes `0` to enter."""
+        return [str(directory / "cgroup.procs") for directory in self.directories]
+
+    def members(self) -> set[int]:
+        """Process ids in the group."""
+        found: set[int] = set()
+        for directory in self.directories:
+            with contextlib.suppress(OSError):
+                found.update(int(line) for line in (directory / "cgroup.procs").read_text().split())
+        return found
+
+    def oom_kills(self) -> int:
+        """How many processes the kernel killed here for want of memory."""
+        for directory in self.directories:
+            for name in ("memory.events", "memory.oom_control"):
+                with contextlib.suppress(OSError):
+                    fields = dict(line.split() for line in (directory / name).read_text().splitlines())
+                    return int(fields.get("oom_kill", 0))
+        return 0
+
+    def remove(self) -> None:
+        """Remove the empty group; already gone is success."""
+        for directory in self.directories:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+
+class Limits:
+    """Makes groups under the nearest ancestor of our own that we may write."""
+
+    def __init__(self, parents: dict[str, Path], *, unified: bool) -> None:
+        self._parents = parents
+        self._unified = unified
+
+    @property
+    def enforced(self) -> frozenset[str]:
+        """Controllers whose limits hold: of `memory`, `pids`, `cpu`."""
+        return frozenset(self._parents)
+
+    def make(self, name: str, *, memory_bytes: int, cpus: int) -> Group | None:
+        """A fresh group with limits, or `None` where there can be none. Raises `OSError`."""
+        if not self._parents:
+            return None
+        directories = tuple(dict.fromkeys(parent / f"sandyard-{name}" for parent in self._parents.values()))
+        for directory in directories:
+            directory.mkdir(exist_ok=True)
+        for controller, parent in self._parents.items():
+            self._write(controller, parent / f"sandyard-{name}", memory_bytes=memory_bytes, cpus=cpus)
+        return Group(directories)
+
+    def _write(self, controller: str, directory: Path, *, memory_bytes: int, cpus: int) -> None:
+        quota = cpus * CPU_PERIOD_MICROSECONDS
+        if self._unified:
+            values = {
+                "memory": [("memory.max", str(memory_bytes)), ("memory.swap.max", "0")],
+                "pids": [("pids.max", str(MAX_PROCESSES))],
+                "cpu": [("cpu.max", f"{quota} {CPU_PERIOD_MICROSECONDS}")],
+            }
+        else:
+            values = {
+                "memory": [
+                    ("memory.limit_in_bytes", str(memory_bytes)),
+                    ("memory.memsw.limit_in_bytes", str(memory_bytes)),
+                ],
+                "pids": [("pids.max", str(MAX_PROCESSES))],
+                "cpu": [("cpu.cfs_quota_us", str(quota))],
+            }
+        for name, value in values[controller]:
+            path = directory / name
+            if path.exists():  # swap accounting may be switched off
+                path.write_text(value)
+
+
+def find_limits() -> Limits:
+    """The limits this process may set; possibly none."""
+    own = dict(_own_groups())
+    if (MOUNT / "cgroup.controllers").exists():
+        return _find_unified(MOUNT / own.get("", "/").lstrip("/"))
+    parents = {}
+    for controller in CONTROLLERS:
+        parent = MOUNT / controller / own.get(controller, "/").lstrip("/")
+        if parent.is_dir() and _can_make_groups(parent):
+            parents[controller] = parent
+    return Limits(parents, unified=False)
+
+
+def _own_groups() -> Iterator[tuple[str, str]]:
+    """`(controller, path)` pairs; version 2 has the empty controller."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            for controller in controllers.split(","):
+                yield controller, path
+
+
+def _find_unified(own: Path) -> Limits:
+    # A group that holds processes cannot hand controllers down, so ours will not do; an ancestor of it may.
+    for candidate in (own, *own.parents):
+        if not candidate.is_relative_to(MOUNT):
+            break
+        with contextlib.suppress(OSError):
+            handed_down = set((candidate / "cgroup.subtree_control").read_text().split())
+            usable = {controller: candidate for controller in CONTROLLERS if controller in handed_down}
+            if usable and os.access(candidate / "cgroup.procs", os.W_OK) and _can_make_groups(candidate):
+                return Limits(usable, unified=True)
+    return Limits({}, unified=True)
+
+
+def _can_make_groups(parent: Path) -> bool:
+    trial = parent / f"sandyard-trial-{os.getpid()}"
+    try:
+        trial.mkdir()
+        trial.rmdir()
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,34 @@
+"""What the local runtime is told."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+
+class Isolation(StrEnum):
+    """What stands between a sandbox and the host."""
+
+    NAMESPACES = "namespaces"
+    NONE = "none"  # plain processes with a home of their own
+
+
+class Network(StrEnum):
+    """The network of sandboxes."""
+
+    AUTO = "auto"  # a network of its own, with the way out that this machine has
+    NONE = "none"  # loopback only
+    HOST = "host"  # the host's own, asked for by name
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """How local sandboxes are made, and where their files are."""
+
+    data_dir: Path
+    """Holds `sandboxes/` and `bundles/`; nobody else may read it."""
+    doors_dir: Path
+    isolation: Isolation = Isolation.NAMESPACES
+    network: Network = Network.AUTO
+    keep_running: bool = False
+    """Sandboxes outlive this process and are adopted by the next; otherwise the kernel ends them with it."""
+    start_timeout_seconds: float = 20.0
