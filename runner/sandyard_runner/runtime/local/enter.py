@@ -19,6 +19,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4
 MNT_DETACH = 2
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
+PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
 MASKED = ("acpi", "asound", "bus", "fs", "irq", "kcore", "keys", "latency_stats", "scsi", "sched_debug", "sys")
@@ -131,6 +132,7 @@ def become(plan: dict[str, Any]) -> None:
         os.setresgid(plan["gid"], plan["gid"], plan["gid"])
     if os.getuid() != plan["uid"]:
         os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+    check(libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0), "dropping capabilities")
 
 
 def enter_identity_namespace() -> None:

@@ -138,7 +138,8 @@ def _unshare(launch: Launch) -> list[str]:
     if launch.die_with_parent:
         namespaces.append("--kill-child=KILL")
     if os.geteuid() != 0 and account is not None:
-        namespaces += ["--user", f"--map-user={account.uid}", f"--map-group={account.gid}"]
+        # The capabilities are for the set-up; `enter.py` drops them.
+        namespaces += ["--user", "--keep-caps", f"--map-user={account.uid}", f"--map-group={account.gid}"]
     return ["unshare", *namespaces, "--"]
 
 

@@ -389,7 +389,7 @@ class LocalRuntime:
     def _last_words(self, sandbox_id: str) -> str:
         with contextlib.suppress(OSError):
             lines = (self._base(sandbox_id) / "daemon.log").read_text(errors="replace").strip().splitlines()
-            if lines:
+            if lines and not lines[-1].startswith("unshare: "):  # its own trouble with a child that was killed
                 return lines[-1][:500]
         return ""
 
