@@ -1,0 +1,38 @@
+"""What the docker runtime enforces, as the table that `/_sandyard/capabilities`, `doctor` and the documents show."""
+
+from collections.abc import Sequence
+
+from sandyard_runner.wire import Capability, Enforcement
+
+
+def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> Sequence[Capability]:
+    """One row per promise. `rules_problem` says why the network rules do not hold; empty when they do."""
+    through = f"containers of the OCI runtime {oci_runtime}" if oci_runtime else "containers"
+    return (
+        Capability("filesystem_isolation", Enforcement.ENFORCED, f"{through}: a root file system of their own"),
+        Capability("cpu", Enforcement.ENFORCED, "CPU quota of the container's cgroup"),
+        Capability("memory", Enforcement.ENFORCED, "memory limit of the container's cgroup, no swap on top"),
+        Capability("processes", Enforcement.ENFORCED, "process limit of the container's cgroup"),
+        Capability("disk", Enforcement.IGNORED, "accepted and not enforced: sandboxes share the engine's disk"),
+        Capability(
+            "images", Enforcement.ENFORCED, "any Linux image of the machine's architecture, pulled when missing"
+        ),
+        Capability("user", Enforcement.ENFORCED, "the request's user, else the image's"),
+        _network(rules_problem),
+        Capability("network_block_all", Enforcement.ENFORCED, "no network at all; toolbox and previews keep working"),
+        *(Capability(name, Enforcement.REFUSED, "not offered yet") for name in ("pause", "resize", "fork", "snapshot")),
+    )
+
+
+def _network(problem: str) -> Capability:
+    if problem:
+        return Capability(
+            "network_isolation",
+            Enforcement.IGNORED,
+            f"sandboxes cannot reach each other, but can reach addresses of this machine: {problem}",
+        )
+    return Capability(
+        "network_isolation",
+        Enforcement.ENFORCED,
+        "the internet, but neither other sandboxes, this machine's addresses, link-local nor metadata addresses",
+    )

@@ -1,0 +1,136 @@
+"""How a sandbox becomes a container: its configuration, and what its state says. Nothing is called here."""
+
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sandyard_api.jobs.wire import SandboxSpec
+from sandyard_runner.daemon_bundle import Bundle
+from sandyard_runner.runtime.contract import Present, PresentState
+from sandyard_runner.runtime.docker.options import (
+    BUNDLE_MOUNT,
+    DOOR_MOUNT,
+    LABEL_INSTALLATION,
+    LABEL_SANDBOX,
+    DockerOptions,
+)
+
+GIB = 1 << 30
+HOSTNAME_LIMIT = 63
+SIGNAL_BASE = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What of an image decides how its sandboxes start."""
+
+    reference: str
+    entrypoint: Sequence[str]
+    """Its ENTRYPOINT and CMD as one command line; empty when it has none."""
+    work_dir: str
+    """Its WORKDIR; empty when it has none."""
+    is_default: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HostPaths:
+    """What is bound into a sandbox, as paths on the engine's machine."""
+
+    bundle: str
+    door: str
+
+
+def configuration(
+    spec: SandboxSpec, image: Image, bundle: Bundle, paths: HostPaths, options: DockerOptions
+) -> dict[str, Any]:
+    """The body of the engine's `POST /containers/create`. *Source:* Docker Engine API v1.41."""
+    return {
+        "Image": image.reference,
+        "Hostname": spec.sandbox_id[:HOSTNAME_LIMIT],
+        "User": spec.user or "",
+        "Env": [f"{name}={value}" for name, value in _environment(spec, image).items()],
+        "Labels": {LABEL_INSTALLATION: options.installation, LABEL_SANDBOX: spec.sandbox_id},
+        "Entrypoint": bundle.command(BUNDLE_MOUNT, *_daemon_arguments(image)),
+        "Cmd": [],
+        # An image's own would ask the daemon in words it does not know, or probe a service we do not start.
+        "StopSignal": "SIGTERM",
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": _host_configuration(spec, paths, options),
+    }
+
+
+def _host_configuration(spec: SandboxSpec, paths: HostPaths, options: DockerOptions) -> dict[str, Any]:
+    memory = spec.memory_gib * GIB
+    configuration: dict[str, Any] = {
+        "Init": True,
+        "NanoCpus": spec.cpu * 1_000_000_000,
+        "Memory": memory,
+        # The same figure again means: no swap on top.
+        "MemorySwap": memory,
+        "PidsLimit": options.process_limit,
+        "NetworkMode": "none" if spec.network_block_all else options.network,
+        "RestartPolicy": {"Name": "no"},
+        # Only what the daemon itself has to complain about; commands write to their own logs.
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "1"}},
+        "Mounts": [
+            {"Type": "bind", "Source": paths.bundle, "Target": BUNDLE_MOUNT, "ReadOnly": True},
+            {"Type": "bind", "Source": paths.door, "Target": DOOR_MOUNT},
+        ],
+    }
+    if options.oci_runtime:
+        configuration["Runtime"] = options.oci_runtime
+    return configuration
+
+
+def _environment(spec: SandboxSpec, image: Image) -> dict[str, str]:
+    """What programs in a sandbox find in the environment; ours first, so that the user's choice wins."""
+    ours = {
+        "DAYTONA_SANDBOX_ID": spec.sandbox_id,
+        "DAYTONA_ORGANIZATION_ID": spec.organization_id,
+        "DAYTONA_REGION_ID": spec.region,
+    }
+    if spec.snapshot:
+        ours["DAYTONA_SANDBOX_SNAPSHOT"] = spec.snapshot
+    if spec.user:
+        ours["DAYTONA_SANDBOX_USER"] = spec.user
+    if not image.work_dir:
+        ours["DAYTONA_USER_HOME_AS_WORKDIR"] = "true"
+    return ours | dict(spec.env)
+
+
+def _daemon_arguments(image: Image) -> list[str]:
+    arguments = ["--door-dir", DOOR_MOUNT]
+    if image.work_dir:
+        arguments += ["--work-dir", image.work_dir]
+    return [*arguments, "--", *image.entrypoint] if image.entrypoint else arguments
+
+
+def read_image(reference: str, found: Mapping[str, Any], *, is_default: bool) -> Image:
+    """What `docker inspect` of an image tells us."""
+    config = found.get("Config") or {}
+    command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
+    return Image(reference, command, config.get("WorkingDir") or "", is_default)
+
+
+def read_present(sandbox_id: str, found: Mapping[str, Any]) -> Present:
+    """What `docker inspect` of a container tells us."""
+    state = found["State"]
+    if state["Running"]:
+        return Present(sandbox_id, PresentState.RUNNING)
+    if state["Status"] == "created":
+        return Present(sandbox_id, PresentState.STOPPED)
+    return Present(sandbox_id, PresentState.STOPPED, state["ExitCode"], exit_reason(state))
+
+
+def exit_reason(state: Mapping[str, Any]) -> str:
+    """Why a container is not running, in words for the user."""
+    code = state["ExitCode"]
+    # The flag alone says that something in the container was killed once, not that it ended the container.
+    if state.get("OOMKilled") and code == SIGNAL_BASE + signal.SIGKILL:
+        return "killed: out of memory"
+    if state.get("Error"):
+        return f"did not start: {state['Error']}"
+    if code > SIGNAL_BASE:
+        return f"ended by signal {code - SIGNAL_BASE}"
+    return f"its daemon ended with exit code {code}" if code else "its daemon ended"

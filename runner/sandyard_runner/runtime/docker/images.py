@@ -1,0 +1,151 @@
+"""Images: pulled when missing, ours built from the package, and refused when they are for another machine."""
+
+import asyncio
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib import resources
+from typing import Any
+
+from docker.utils import parse_repository_tag
+
+from sandyard_runner.daemon_bundle import ARCHITECTURES
+from sandyard_runner.errors import RuntimeFailure, Unsupported
+from sandyard_runner.runtime.contract import ProgressReport
+from sandyard_runner.runtime.docker.container import Image, read_image
+from sandyard_runner.runtime.docker.engine import Api, Engine, Item
+from sandyard_runner.runtime.docker.failures import Missing
+from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, DockerOptions
+
+REPOSITORY = "sandyard/sandbox"
+STAGE = "slim"
+MIRROR_ARGUMENT = "DEBIAN_MIRROR"
+
+
+class Images:
+    """The engine's images, as far as sandboxes need them."""
+
+    def __init__(self, engine: Engine, options: DockerOptions, *, arch: str) -> None:
+        self._engine = engine
+        self._options = options
+        self._arch = arch
+        self._fetching: dict[str, asyncio.Lock] = {}
+
+    def default(self) -> str:
+        """Reference of the default snapshot's image."""
+        return self._options.default_image or own_reference()
+
+    async def ensure(self, image: str | None, report: ProgressReport) -> None:
+        """Make it usable: nothing to do when the engine has it, else pull it, or build ours. May be repeated and raced.
+
+        Raises `RuntimeFailure`, `Unsupported` for an image of another architecture.
+        """
+        reference = full_reference(image) if image else self.default()
+        async with self._fetching.setdefault(reference, asyncio.Lock()):
+            if await self._find(reference) is None:
+                if reference == own_reference():
+                    await self._build(reference, report)
+                else:
+                    await self._pull(reference, report)
+        await self.inspect(image)
+
+    async def inspect(self, image: str | None) -> Image:
+        """What decides how its sandboxes start. Raises `RuntimeFailure`: `Missing`, `Unsupported` as for `ensure`."""
+        reference = full_reference(image) if image else self.default()
+        found = await self._find(reference)
+        if found is None:
+            raise Missing(f"image {reference} is not on this machine")
+        self._check(reference, found)
+        return read_image(reference, found, is_default=image is None)
+
+    async def _find(self, reference: str) -> Mapping[str, Any] | None:
+        try:
+            return await self._engine.call(f"inspect {reference}", lambda api: api.inspect_image(reference))
+        except Missing:
+            return None
+
+    def _check(self, reference: str, found: Mapping[str, Any]) -> None:
+        arch = ARCHITECTURES.get(found["Architecture"], found["Architecture"])
+        if found["Os"] != "linux" or arch != self._arch:
+            raise Unsupported(f"image {reference} is for {found['Os']}/{arch}; this runner takes linux/{self._arch}")
+
+    async def _pull(self, reference: str, report: ProgressReport) -> None:
+        repository, tag = parse_repository_tag(reference)
+        report(f"Pulling {reference}")
+        await self._follow(
+            f"pull {reference}",
+            lambda api: api.pull(repository, tag=tag, stream=True, decode=True, platform=f"linux/{self._arch}"),
+            _Progress(report),
+        )
+
+    async def _build(self, reference: str, report: ProgressReport) -> None:
+        report(f"Building {reference}, the image of the default snapshot (once)")
+        mirror = self._options.debian_mirror
+        context = _context()
+
+        def build(api: Api) -> Any:
+            return api.build(
+                fileobj=context,
+                custom_context=True,
+                target=STAGE,
+                tag=reference,
+                rm=True,
+                forcerm=True,
+                decode=True,
+                labels={LABEL_INSTALLATION: "any"},
+                buildargs={MIRROR_ARGUMENT: mirror} if mirror else {},
+            )
+
+        await self._follow(f"build {reference}", build, _Progress(report))
+
+    async def _follow(self, doing: str, work: Callable[[Api], Iterable[Item]], progress: "_Progress") -> None:
+        await self._engine.stream(doing, work, progress.take)
+        if progress.error:
+            raise RuntimeFailure(f"cannot {doing}: {progress.error}")
+
+
+class _Progress:
+    """Turns the engine's progress items into lines, leaving out those that only count bytes."""
+
+    def __init__(self, report: ProgressReport) -> None:
+        self._report = report
+        self._last: dict[str, str] = {}
+        self.error: str | None = None
+
+    def take(self, item: Item) -> None:
+        if error := item.get("error"):
+            self.error = str(error).strip()
+        elif text := str(item.get("stream", "")).strip():
+            self._report(text)
+        elif status := item.get("status"):
+            layer = str(item.get("id", ""))
+            if self._last.get(layer) != status:
+                self._last[layer] = str(status)
+                self._report(f"{layer}: {status}" if layer else str(status))
+
+
+def full_reference(image: str) -> str:
+    """With its tag: the engine would take a name alone for every tag there is."""
+    repository, tag = parse_repository_tag(image)
+    return image if tag else f"{repository}:latest"
+
+
+def own_reference() -> str:
+    """Reference of our own image: its tag is a hash of the file it is built from."""
+    return f"{REPOSITORY}:{STAGE}-{hashlib.blake2b(dockerfile(), digest_size=6).hexdigest()}"
+
+
+def dockerfile() -> bytes:
+    """The file our own image is built from, the same in a checkout and in the wheel."""
+    return resources.files("sandyard_runner").joinpath("images", "sandbox", "Dockerfile").read_bytes()
+
+
+def _context() -> io.BytesIO:
+    content, packed = dockerfile(), io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("Dockerfile")
+        entry.size = len(content)
+        archive.addfile(entry, io.BytesIO(content))
+    packed.seek(0)
+    return packed

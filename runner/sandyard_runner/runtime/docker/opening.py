@@ -1,0 +1,177 @@
+"""Opening the docker runtime, and removing everything of ours from the engine."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+import structlog
+
+from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
+from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.runtime.docker import door
+from sandyard_runner.runtime.docker.departure import Departure, Dependents, look_at_dependents, what_departs
+from sandyard_runner.runtime.docker.engine import Api, Engine, open_client, open_engine
+from sandyard_runner.runtime.docker.events import EventReader
+from sandyard_runner.runtime.docker.failures import Missing
+from sandyard_runner.runtime.docker.helper import run_helper
+from sandyard_runner.runtime.docker.images import Images, own_reference
+from sandyard_runner.runtime.docker.network import Rules, ensure_network, remove_network
+from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
+from sandyard_runner.runtime.docker.runtime import DockerRuntime
+from sandyard_runner.runtime.docker.surroundings import OwnContainer, find_own_container, path_on_engine
+
+log = structlog.get_logger(__name__)
+
+REMOVALS_AT_ONCE = 4
+
+
+@asynccontextmanager
+async def open_docker_runtime(options: DockerOptions) -> AsyncIterator[DockerRuntime]:
+    """The runtime, with its network, its rules and the bundle in place. Raises `RuntimeFailure`, `BundleError`.
+
+    At the end sandboxes stay as they are, unless the stack or the volumes that remember them go away with us: then they
+    are stopped or removed. Where no sandbox is left, the network and the rules go, too.
+    """
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(open_engine())
+        own = await find_own_container(engine)
+        path_on_engine(options.doors_dir, own)
+        bundle, version, _ = await asyncio.gather(
+            asyncio.to_thread(_prepare_files, options),
+            engine.call("ask for its version", lambda api: api.version()),
+            ensure_network(engine, options),
+        )
+        rules = _rules(engine, options, own)
+        await rules.apply()
+        images = Images(engine, options, arch=version["Arch"])
+        runtime = DockerRuntime(engine, options, bundle=bundle, images=images, rules=rules, own=own)
+        reader = EventReader(options.installation, runtime.take_event)
+        stack.push_async_callback(reader.close)
+        await reader.start()
+        farewell = _Farewell(engine, options, own, rules)
+        await farewell.look()
+        stack.push_async_callback(farewell.say, runtime)
+        yield runtime
+        await runtime.close()
+
+
+def _prepare_files(options: DockerOptions) -> Bundle:
+    options.doors_dir.mkdir(parents=True, exist_ok=True)
+    # Keeps the users of this machine away from doors; the directories below are open to any user of their sandbox.
+    options.doors_dir.chmod(0o700)
+    return ensure_bundle(options.data_dir / "bundles")
+
+
+def _rules(engine: Engine, options: DockerOptions, own: OwnContainer | None) -> Rules:
+    helpers = [own.image] if own else [own_reference()]
+    return Rules(engine, options, helper_images=helpers, is_on_host=own is None)
+
+
+class _Farewell:
+    """What is done at the very end, by what goes away with us."""
+
+    def __init__(self, engine: Engine, options: DockerOptions, own: OwnContainer | None, rules: Rules) -> None:
+        self._engine = engine
+        self._options = options
+        self._own = own
+        self._rules = rules
+        self._dependents = Dependents({})
+
+    async def look(self) -> None:
+        if self._own is not None:
+            self._dependents = await look_at_dependents(self._engine, self._own)
+
+    async def say(self, runtime: DockerRuntime) -> None:
+        try:
+            departure = await what_departs(self._engine, self._own, self._dependents)
+            log.info("runtime_closing", departs=departure.value)
+            present = await runtime.present()
+            if departure is Departure.EVERYTHING:
+                await _each(runtime.remove, [sandbox.sandbox_id for sandbox in present])
+                present = ()
+            elif departure is Departure.STACK:
+                await _each(runtime.stop, [sandbox.sandbox_id for sandbox in present])
+            if not present and await remove_network(self._engine, self._options):
+                await self._rules.remove()
+        except RuntimeFailure as failure:
+            log.warning("runtime_left_unclean", reason=failure.message)
+
+
+async def remove_everything(options: DockerOptions) -> list[str]:
+    """Remove every container, network and volume that carries this installation's label, and the rules.
+
+    Gives one line for each thing removed. May be repeated. Images stay: they are a cache and carry no state.
+    """
+    async with open_engine() as engine:
+        own = await find_own_container(engine)
+        label = {"label": f"{LABEL_INSTALLATION}={options.installation}"}
+        found = await engine.call("list the containers", lambda api: api.containers(all=True, filters=label))
+        await _each(lambda container: _remove_container(engine, container), [item["Id"] for item in found])
+        lines = [f"removed container {_name_of(item)}" for item in found]
+        await _remove_leftover_doors(engine, options, own)
+        if await remove_network(engine, options):
+            lines.append(f"removed network {options.network}")
+            await _rules(engine, options, own).remove()
+        volumes = await engine.call("list the volumes", lambda api: api.volumes(filters=label))
+        for name in [volume["Name"] for volume in volumes["Volumes"] or []]:
+            await engine.call("remove a volume", partial(_remove_volume, name=name))
+            lines.append(f"removed volume {name}")
+        return lines
+
+
+def _remove_volume(api: Api, name: str) -> None:
+    api.remove_volume(name, force=True)
+
+
+def _name_of(listed: dict[str, Any]) -> str:
+    return str(listed["Labels"].get(LABEL_SANDBOX) or listed["Id"][:12])
+
+
+async def _remove_container(engine: Engine, container: str) -> None:
+    try:
+        await engine.call("remove a container", lambda api: api.remove_container(container, v=True, force=True))
+    except Missing:
+        log.debug("already_removed", container=container)
+
+
+async def _remove_leftover_doors(engine: Engine, options: DockerOptions, own: OwnContainer | None) -> None:
+    """What a sandbox's root left in its door directory, when we are not root ourselves: the engine removes it."""
+    if not options.doors_dir.is_dir() or not door.leftovers(options.doors_dir):
+        return
+    mount = {"Type": "bind", "Source": path_on_engine(options.doors_dir, own), "Target": "/doors"}
+    try:
+        await run_helper(
+            engine,
+            options,
+            own.image if own else options.default_image or own_reference(),
+            ["sh", "-c", f"rm -rf /doors/{door.DISCARDED}*"],
+            doing="remove old doors",
+            host={"NetworkMode": "none", "Mounts": [mount]},
+        )
+    except Missing:
+        log.warning("old_doors_kept", directory=str(options.doors_dir))
+
+
+async def _each(act: Callable[[str], Awaitable[None]], names: Sequence[str]) -> None:
+    """`act` on each, a few at a time; a failure of one does not keep the others."""
+    gate = asyncio.Semaphore(REMOVALS_AT_ONCE)
+
+    async def one(name: str) -> None:
+        async with gate:
+            await act(name)
+
+    for name, result in zip(names, await asyncio.gather(*map(one, names), return_exceptions=True), strict=True):
+        if isinstance(result, BaseException):
+            log.warning("not_removed", name=name, reason=str(result))
+
+
+def engine_answers() -> str | None:
+    """`None` when an engine answers now, else why not; blocks for a moment. For choosing a runtime and for `doctor`."""
+
+    try:
+        open_client(timeout_seconds=3).close()
+    except RuntimeFailure as failure:
+        return failure.message
+    return None

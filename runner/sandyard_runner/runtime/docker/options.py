@@ -1,0 +1,55 @@
+"""What the docker runtime is told, and the names and labels by which it knows its own things again."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+LABEL_INSTALLATION = "dev.sandyard.installation"
+"""On everything we make: containers, the network, the image of the default snapshot (there with the value `any`)."""
+LABEL_SANDBOX = "dev.sandyard.sandbox"
+"""On sandbox containers: the sandbox id."""
+
+BUNDLE_MOUNT = "/opt/sandyard"
+"""Where a sandbox sees the daemon bundle, read-only."""
+DOOR_MOUNT = "/run/sandyard"
+"""Where a sandbox sees the directory of its own door."""
+
+
+@dataclass(frozen=True, slots=True)
+class DockerOptions:
+    """Settings of the docker runtime. The engine itself is found as `docker` finds it (`DOCKER_HOST` and friends)."""
+
+    installation: str
+    """Random identity of this installation, kept over restarts: which containers are ours."""
+    data_dir: Path
+    """Where the daemon bundle is kept."""
+    doors_dir: Path
+    """One directory per sandbox, each with that sandbox's door."""
+    default_image: str | None = None
+    """Image of the default snapshot; `None` builds our own from the package."""
+    debian_mirror: str | None = None
+    """For building our own image where Debian's servers are not reachable directly."""
+    oci_runtime: str | None = None
+    """Another OCI runtime the engine knows, such as `runsc`; `None` is the engine's default."""
+    process_limit: int = 4096
+    """Processes and threads a sandbox may have at once."""
+    start_timeout_seconds: float = 60.0
+    """How long a daemon may take until it answers on its door."""
+
+    @property
+    def short_id(self) -> str:
+        """Eight characters of the installation, for names with a length limit; letters and digits only."""
+        return "".join(c for c in self.installation.lower() if c.isalnum())[:8]
+
+    @property
+    def network(self) -> str:
+        """Name of the sandbox network."""
+        return f"sandyard-{self.short_id}"
+
+    @property
+    def bridge(self) -> str:
+        """Name of the network's bridge device, at most 15 characters."""
+        return f"sy-{self.short_id}"
+
+    def container(self, sandbox_id: str) -> str:
+        """Name of a sandbox's container."""
+        return f"sandyard-{sandbox_id}"
