@@ -160,7 +160,8 @@ def seed_program(name: str) -> Path:
 
 
 def _installed(path: Path, family: str) -> Path:
-    if path.exists():
+    home = CACHE / path.relative_to(CACHE).parts[0]
+    if (home / "installed-from").is_file():  # written last, so what is there is whole
         return path
     reason = CACHE / f"{family}.missing"
     why = reason.read_text().strip() if reason.is_file() else "run scripts/client-environments"
