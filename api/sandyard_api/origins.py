@@ -26,6 +26,12 @@ class Origin:
         return f"{self.scheme}://{self.authority}"
 
     @property
+    def is_loopback(self) -> bool:
+        """Whether the client is on this machine, by the name it uses for us."""
+        host = split_authority(self.authority)[0]
+        return host == "localhost" or host.endswith(".localhost") or is_loopback_address(host)
+
+    @property
     def toolbox_url(self) -> str:
         """Clients append `/{sandbox id}{path}`."""
         return f"{self.url}/toolbox"

@@ -8,12 +8,12 @@ from litestar.response import Response
 from sqlalchemy.exc import SQLAlchemyError
 
 from sandyard.bus import Bus, BusError
-from sandyard_api.access import PUBLIC, AnyRequest
+from sandyard_api.access import PUBLIC
 from sandyard_api.config.schemas import Config, config
 from sandyard_api.database import Database
 from sandyard_api.errors import Forbidden
 from sandyard_api.options import ControlPlaneOptions
-from sandyard_api.origins import Origin, is_loopback_address
+from sandyard_api.origins import Origin
 
 PROBE_SECONDS = 3.0
 
@@ -31,10 +31,9 @@ async def live() -> dict[str, str]:
 
 
 @get("/health/ready", opt={PUBLIC: True})
-async def ready(request: AnyRequest, database: Database, bus: Bus) -> Response[dict[str, Any]]:
+async def ready(database: Database, bus: Bus, origin: Origin) -> Response[dict[str, Any]]:
     """HealthController_check"""
-    peer = request.scope.get("client")
-    if peer is not None and peer[0] and not is_loopback_address(peer[0]):
+    if not origin.is_loopback:
         raise Forbidden("health/ready is for probes on this machine")
     probes = {"database": database.ping, "bus": bus.ping}
     found: dict[str, dict[str, str]] = {}

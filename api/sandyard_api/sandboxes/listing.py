@@ -192,9 +192,10 @@ def _text_filters(query: Query) -> list[ColumnElement[bool]]:
         found.append(Sandbox.labels[key].as_string() == value)
     if states := query.texts("states"):
         found.append(_shown_in(states))
-    for name, column in (("snapshots", Sandbox.snapshot), ("regionIds", Sandbox.region)):
-        if values := query.texts(name):
-            found.append(column.in_(values))
+    if snapshots := query.texts("snapshots"):
+        found.append(Sandbox.snapshot.in_(snapshots))
+    if regions := query.texts("regionIds"):
+        found.append(Sandbox.region.in_(regions))
     if classes := query.texts("sandboxClasses"):
         found.append(Sandbox.id.is_not(None) if "container" in classes else Sandbox.id.is_(None))
     return found
@@ -250,9 +251,9 @@ def read_cursor(cursor: str, *, is_time: bool) -> tuple[Any, str]:
 
 
 def _shown_in(states: Sequence[str]) -> ColumnElement[bool]:
-    unknown = [state for state in states if state not in Shown]
-    if unknown:
-        raise BadRequest(f"each value in states must be one of the following values: {', '.join(Shown)}")
+    known = [state.value for state in Shown]
+    if not set(states) <= set(known):
+        raise BadRequest(f"each value in states must be one of the following values: {', '.join(known)}")
     pairs = [pair for pair, shown in SHOWN.items() if shown in states]
     matching = [and_(Sandbox.observed == observed, Sandbox.desired == desired) for observed, desired in pairs]
     return or_(*matching) if matching else Sandbox.id.is_(None)
@@ -265,9 +266,7 @@ def _after(column: InstrumentedAttribute[Any], value: Any, last_id: str, *, desc
     return or_(beyond(column, value), and_(column == value, beyond(Sandbox.id, last_id)))
 
 
-def _ordered(
-    statement: Select[tuple[Sandbox]], column: InstrumentedAttribute[Any], *, descending: bool
-) -> Select[tuple[Sandbox]]:
+def _ordered(statement: Select[Sandbox], column: InstrumentedAttribute[Any], *, descending: bool) -> Select[Sandbox]:
     if descending:
         return statement.order_by(column.desc(), Sandbox.id.desc())
     return statement.order_by(column.asc(), Sandbox.id.asc())

@@ -1,0 +1,129 @@
+"""The internal API, as `jobs.wire` has it. Bodies are decoded against the wire's own classes."""
+
+import asyncio
+from typing import TypeVar
+
+import msgspec
+from litestar import Router, get, post
+
+from sandyard_api.access import AnyRequest
+from sandyard_api.api_keys.service import ApiKeys
+from sandyard_api.dispatch.bodies import Activity, Check, Observations, Records
+from sandyard_api.dispatch.service import Dispatch
+from sandyard_api.errors import BadRequest
+from sandyard_api.jobs.queue import ANY_RUNNER
+from sandyard_api.jobs.wire import ClaimRequest, Heartbeat, Job, JobProgress, JobResult, KeyGrant, Route, Wanted
+from sandyard_api.runners.service import Runners
+from sandyard_api.sandboxes.build_logs import BuildLogs
+from sandyard_api.sessions.service import SessionRecords
+from sandyard_api.wakeups import Wakeups
+
+Message = TypeVar("Message")
+
+
+async def body_as(request: AnyRequest, kind: type[Message]) -> Message:
+    """The body as a message of the wire. Raises `BadRequest` with the path of the field that is wrong."""
+    try:
+        return msgspec.json.decode(await request.body(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise BadRequest(f"{kind.__name__}: {error}") from error
+
+
+@post("/jobs/claim", status_code=200)
+async def claim(request: AnyRequest, dispatch: Dispatch, job_hints: Wakeups) -> dict[str, list[Job]]:
+    """Waits for work until the time asked for is over or the runner hangs up."""
+    wanted = await body_as(request, ClaimRequest)
+    with job_hints.watch(wanted.runner_id, ANY_RUNNER) as watch:
+        gone = asyncio.create_task(_hung_up(request))
+        gone.add_done_callback(lambda _: watch.wake())
+        try:
+            return {"jobs": await dispatch.claim(wanted, watch, gone.done)}
+        finally:
+            gone.cancel()
+            await asyncio.gather(gone, return_exceptions=True)
+
+
+@post("/jobs/{job_id:str}/progress", status_code=204)
+async def progress(request: AnyRequest, dispatch: Dispatch, job_id: str) -> None:
+    """409 when the lease is void."""
+    await dispatch.progress(job_id, await body_as(request, JobProgress))
+
+
+@post("/jobs/{job_id:str}/finish", status_code=204)
+async def finish(request: AnyRequest, dispatch: Dispatch, job_id: str) -> None:
+    """409 when the lease is void."""
+    await dispatch.finish(job_id, await body_as(request, JobResult))
+
+
+@post("/observations", status_code=204)
+async def observe(request: AnyRequest, dispatch: Dispatch) -> None:
+    """What was seen without having been asked."""
+    await dispatch.observe((await body_as(request, Observations)).observations)
+
+
+@get("/wanted/{runner_id:str}")
+async def wanted_of(dispatch: Dispatch, runner_id: str) -> dict[str, list[Wanted]]:
+    """Everything that should be on that runner."""
+    return {"sandboxes": await dispatch.wanted(runner_id)}
+
+
+@post("/runners/{runner_id:str}/heartbeat", status_code=204)
+async def heartbeat(request: AnyRequest, runners: Runners, runner_id: str) -> None:
+    """Registers the runner."""
+    beat = await body_as(request, Heartbeat)
+    await runners.beat(runner_id, url=beat.url, runtime=beat.runtime, capabilities=beat.capabilities)
+
+
+@post("/sessions", status_code=204)
+async def record(request: AnyRequest, sessions: SessionRecords) -> None:
+    """Inserts or completes records."""
+    told = await body_as(request, Records)
+    await sessions.record(told.sessions, told.commands)
+
+
+@post("/build-logs/{sandbox_id:str}", status_code=204)
+async def append_build_log(request: AnyRequest, build_log: BuildLogs, sandbox_id: str) -> None:
+    """Text, appended."""
+    await build_log.append(sandbox_id, (await request.body()).decode(errors="replace"))
+
+
+@get("/route/{sandbox_ref:str}")
+async def route(dispatch: Dispatch, key: str) -> Route:
+    """404 for a sandbox that is not there."""
+    return await dispatch.route(key)
+
+
+@post("/keys/check", status_code=200)
+async def check_key(request: AnyRequest, keys: ApiKeys) -> KeyGrant:
+    """401 for a key that is not valid."""
+    return await keys.check((await body_as(request, Check)).key)
+
+
+@post("/activity", status_code=204)
+async def touch(request: AnyRequest, dispatch: Dispatch) -> None:
+    """When sandboxes were last used."""
+    await dispatch.touch((await body_as(request, Activity)).sandboxes)
+
+
+async def _hung_up(request: AnyRequest) -> None:
+    """Return when the other side closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+ROUTER = Router(
+    path="/internal",
+    route_handlers=[
+        claim,
+        progress,
+        finish,
+        observe,
+        wanted_of,
+        heartbeat,
+        record,
+        append_build_log,
+        route,
+        check_key,
+        touch,
+    ],
+)

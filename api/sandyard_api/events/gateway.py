@@ -1,0 +1,105 @@
+"""Socket.IO: pushes what happens to the sandboxes of an organization. Clients send nothing but their key."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+import socketio
+import structlog
+
+from sandyard.bus import Bus
+from sandyard_api.access import SCOPE_ORIGIN
+from sandyard_api.api_keys.service import ApiKeys
+from sandyard_api.errors import ApiError
+from sandyard_api.origins import Origin
+from sandyard_api.sandboxes.announcing import CHANNEL_EVENTS, SandboxEvent
+
+log = structlog.get_logger()
+
+Room = tuple[str, str]
+"""Organization and base URL: every socket gets URLs that lead back the way it came."""
+
+
+class EventGateway:
+    """The event sockets of this replica; what happened comes over the bus, from every replica."""
+
+    def __init__(self, bus: Bus, keys: ApiKeys) -> None:
+        self._bus = bus
+        self._keys = keys
+        self._rooms: Counter[Room] = Counter()
+        self._room_of: dict[str, Room] = {}
+        self._server = socketio.AsyncServer(
+            async_mode="asgi",
+            transports=["websocket"],
+            cors_allowed_origins=[],  # the gate has checked the Origin before
+            logger=False,
+            engineio_logger=False,
+        )
+        self._server.on("connect", self._connect)
+        self._server.on("disconnect", self._disconnect)
+        self.app: Any = socketio.ASGIApp(self._server, socketio_path="api/socket.io")
+        """ASGI application under `/api/socket.io`."""
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Push events for as long as the block lasts."""
+        async with self._bus.subscribe(CHANNEL_EVENTS) as subscription:
+
+            async def relay() -> None:
+                async for message in subscription:
+                    await self._push(message.payload)
+
+            task = asyncio.create_task(relay(), name="events")
+            try:
+                yield
+            finally:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                await self._server.shutdown()
+
+    async def _connect(self, sid: str, environ: dict[str, Any], auth: object = None) -> None:
+        token = auth.get("token") if isinstance(auth, dict) else None
+        try:
+            grant = await self._keys.check(token if isinstance(token, str) else "")
+        except ApiError as error:
+            raise socketio.exceptions.ConnectionRefusedError("Unauthorized") from error
+        origin: Origin = environ["asgi.scope"][SCOPE_ORIGIN]
+        room = (grant.organization_id, origin.url)
+        self._room_of[sid] = room
+        self._rooms[room] += 1
+        await self._server.enter_room(sid, _name(room))
+
+    async def _disconnect(self, sid: str, _reason: object = None) -> None:
+        room = self._room_of.pop(sid, None)
+        if room is not None:
+            self._rooms[room] -= 1
+            if not self._rooms[room]:
+                del self._rooms[room]
+
+    async def _push(self, payload: bytes) -> None:
+        try:
+            event = msgspec.json.decode(payload, type=SandboxEvent)
+        except msgspec.MsgspecError as error:
+            log.warning("event_unreadable", error=str(error))
+            return
+        sandbox = msgspec.json.decode(event.sandbox)
+        for room in tuple(self._rooms):
+            if room[0] == event.organization_id:
+                body = _body(event, {**sandbox, "toolboxProxyUrl": f"{room[1]}/toolbox"})
+                await self._server.emit(event.name, body, room=_name(room))
+
+
+def _body(event: SandboxEvent, sandbox: dict[str, Any]) -> dict[str, Any]:
+    if event.name == "sandbox.created":
+        return sandbox
+    if event.name == "sandbox.desired-state.updated":
+        return {"sandbox": sandbox, "oldDesiredState": event.old, "newDesiredState": event.new}
+    return {"sandbox": sandbox, "oldState": event.old, "newState": event.new}
+
+
+def _name(room: Room) -> str:
+    return "\n".join(room)

@@ -1,0 +1,72 @@
+"""Errors as clients get them: one body for all, whoever found the error."""
+
+from http import HTTPStatus
+
+import msgspec
+import structlog
+from litestar.exceptions import HTTPException
+from litestar.response import Response
+
+from sandyard.clock import Clock
+from sandyard_api.access import AnyRequest
+from sandyard_api.errors import STATUS, ApiError
+
+SOURCE = "DAYTONA_API"
+UNEXPECTED = "An unexpected error occurred."
+
+log = structlog.get_logger()
+
+
+class Problem(msgspec.Struct, rename="camel", kw_only=True):
+    """The error body of the protocol. Clients match on `message`, `code` and `source`."""
+
+    status_code: int
+    message: str
+    code: str
+    source: str
+    error: str
+    path: str
+    method: str
+    timestamp: str
+
+
+class Problems:
+    """Turns exceptions into error bodies."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+
+    def body(self, error: Exception, *, method: str, path: str) -> tuple[int, bytes]:
+        """Status and JSON body. What we did not foresee is logged here, and nothing of it told."""
+        status, code, message = self._classify(error)
+        if status is HTTPStatus.INTERNAL_SERVER_ERROR:
+            log.error("unexpected_error", path=path, method=method, exc_info=error)
+        problem = Problem(
+            status_code=status.value,
+            message=message,
+            code=code,
+            source=SOURCE,
+            error=status.phrase,
+            path=path,
+            method=method,
+            timestamp=self._clock.now().isoformat().replace("+00:00", "Z"),
+        )
+        return status.value, msgspec.json.encode(problem)
+
+    def handle(self, request: AnyRequest, error: Exception) -> Response[bytes]:
+        """The same as an answer of the router."""
+        status, body = self.body(error, method=request.method, path=request.scope["path"])
+        return Response(body, status_code=status, media_type="application/json")
+
+    def _classify(self, error: Exception) -> tuple[HTTPStatus, str, str]:
+        if isinstance(error, ApiError):
+            return STATUS[type(error)], error.code, str(error)
+        if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            status = HTTPStatus(error.status_code)
+            return status, status.name, error.detail or status.phrase
+        return HTTPStatus.INTERNAL_SERVER_ERROR, ApiError.code, UNEXPECTED
+
+
+def json_headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    """Headers of a JSON body, for answers beside the router."""
+    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -1,0 +1,51 @@
+"""What `/_sandyard/` shows of a sandbox beyond the protocol: what is observed and wanted, and why."""
+
+from datetime import datetime
+
+import msgspec
+from litestar import Router, get
+from sqlalchemy import select
+
+from sandyard_api.database import Database
+from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.origins import Origin
+from sandyard_api.sandboxes.models import StateChange
+from sandyard_api.sandboxes.schemas import SandboxDto, full
+from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sandboxes.states import Desired, Observed
+
+
+class ChangeView(msgspec.Struct, rename="camel"):
+    """One change of state and its cause."""
+
+    at: datetime
+    observed: Observed
+    desired: Desired
+    state: str
+    """What clients saw from then on."""
+    cause: str
+
+
+class Inspection(msgspec.Struct, rename="camel"):
+    """A sandbox and how it came to be what it is, oldest change first."""
+
+    sandbox: SandboxDto
+    observed: Observed
+    desired: Desired
+    image: str | None
+    history: list[ChangeView]
+
+
+@get("/{sandbox_ref:str}")
+async def inspect(sandboxes: Sandboxes, database: Database, grant: KeyGrant, origin: Origin, key: str) -> Inspection:
+    """A sandbox with its history."""
+    row = await sandboxes.get(grant.organization_id, key)
+    async with database.reading() as db:
+        changes = await db.scalars(
+            select(StateChange).where(StateChange.sandbox_id == row.id).order_by(StateChange.number)
+        )
+        history = [ChangeView(c.at, c.observed, c.desired, c.shown, c.cause) for c in changes]
+    return Inspection(full(row, origin.toolbox_url), row.observed, row.desired, row.image, history)
+
+
+ROUTER = Router(path="/_sandyard/sandboxes", route_handlers=[inspect])

@@ -1,0 +1,50 @@
+"""Records of sessions under `/_sandyard/`, also of sandboxes that are stopped or destroyed."""
+
+from urllib.parse import unquote
+
+from litestar import Router, get
+
+from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sessions.schemas import (
+    CommandView,
+    SessionDetail,
+    SessionList,
+    command_view,
+    session_view,
+)
+from sandyard_api.sessions.service import SessionRecords
+
+
+@get("/")
+async def list_sessions(sandboxes: Sandboxes, sessions: SessionRecords, grant: KeyGrant, key: str) -> SessionList:
+    """Every session of a sandbox."""
+    sandbox = await sandboxes.get(grant.organization_id, key)
+    return SessionList([session_view(row) for row in await sessions.sessions(sandbox.id)])
+
+
+@get("/{session_ref:str}")
+async def read_session(
+    sandboxes: Sandboxes, sessions: SessionRecords, grant: KeyGrant, key: str, session_ref: str
+) -> SessionDetail:
+    """One session with its commands."""
+    sandbox = await sandboxes.get(grant.organization_id, key)
+    row, commands = await sessions.session(sandbox.id, unquote(session_ref))
+    view = session_view(row)
+    return SessionDetail(
+        view.sandbox_id, view.id, view.created_at, view.ended_at, [command_view(command) for command in commands]
+    )
+
+
+@get("/{session_ref:str}/commands/{command_ref:str}")
+async def read_command(
+    sandboxes: Sandboxes, sessions: SessionRecords, grant: KeyGrant, key: str, session_ref: str, command_ref: str
+) -> CommandView:
+    """One command: exit code, times, log size and last lines."""
+    sandbox = await sandboxes.get(grant.organization_id, key)
+    return command_view(await sessions.command(sandbox.id, unquote(session_ref), unquote(command_ref)))
+
+
+ROUTER = Router(
+    path="/_sandyard/sandboxes/{sandbox_ref:str}/sessions", route_handlers=[list_sessions, read_session, read_command]
+)
