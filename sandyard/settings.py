@@ -58,6 +58,10 @@ class Settings:
     default_image: Annotated[
         str | None, "Image of the default snapshot for the docker runtime; empty builds our own."
     ] = None
+    debian_mirror: Annotated[
+        str | None, "Debian mirror for building that image where Debian's servers cannot be reached directly."
+    ] = None
+    oci_runtime: Annotated[str | None, "Another OCI runtime of the engine for sandboxes, such as `runsc`."] = None
     internal_listen: Annotated[str, "Where the `api` process serves the internal routes."] = "127.0.0.1:3987"
     internal_url: Annotated[str, "Where `runner` and `proxy` find the internal routes."] = "http://127.0.0.1:3987"
     runner_listen: Annotated[str, "Where the `runner` process serves log leases and forwarding."] = "127.0.0.1:3988"

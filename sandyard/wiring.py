@@ -1,18 +1,15 @@
 """The one place that turns settings into running parts. Embedded is nothing but the default values (design.md 2)."""
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet
-from sandyard_api.app import open_control_plane
 from sandyard_proxy.app import open_proxy
-from sandyard_proxy.upstream import open_upstream
 from sandyard_runner.app import Leave, open_runner
-from sandyard_runner.client import HttpRunner
 
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
@@ -20,13 +17,14 @@ from sandyard.bus.redis import RedisBus
 from sandyard.clock import Clock, SystemClock
 from sandyard.ids import IdSource, RandomIds
 from sandyard.keeping import keep_secret
+from sandyard.runtimes import open_runtime
 from sandyard.serving import listen_tcp, listen_unix, serve
 from sandyard.settings import InvalidSetting, Settings
+from sandyard_api.app import open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
+from sandyard_proxy.upstream import open_upstream
+from sandyard_runner.client import HttpRunner
 from sandyard_runner.runtime.contract import Runtime
-
-Say = Callable[[str], None]
-"""Takes one line for the person who started us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +44,6 @@ class Embedded:
     """Origin, without a path."""
     api_key: str
     runtime: Runtime
-    notes: tuple[str, ...]
-    """What the person who started it should know of the runtime."""
 
 
 def keep_secrets(settings: Settings, ids: IdSource) -> Secrets:
@@ -75,7 +71,7 @@ async def open_bus(url: str) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def open_embedded(settings: Settings, *, leave: Leave, say: Say) -> AsyncIterator[Embedded]:
+async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Embedded]:
     """API, runner and proxy in this process, on one port; closed in reverse order.
 
     Between the parts loopback HTTP is used all the same, over unix sockets that only we can open: an in-process
@@ -89,7 +85,7 @@ async def open_embedded(settings: Settings, *, leave: Leave, say: Say) -> AsyncI
         secrets = keep_secrets(settings, ids)
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        runtime, notes = await stack.enter_async_context(open_runtime(settings, leave, say))
+        runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),
@@ -126,7 +122,7 @@ async def open_embedded(settings: Settings, *, leave: Leave, say: Say) -> AsyncI
             )
         )
         await stack.enter_async_context(serve(proxy, public))
-        yield Embedded(_origin(settings, port), secrets.api_key, runtime, tuple(notes))
+        yield Embedded(_origin(settings, port), secrets.api_key, runtime)
 
 
 def _origin(settings: Settings, port: int) -> str:
@@ -158,13 +154,13 @@ async def open_api(settings: Settings) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_runner_process(settings: Settings, *, leave: Leave, say: Say) -> AsyncIterator[None]:
+async def open_runner_process(settings: Settings, *, leave: Leave) -> AsyncIterator[None]:
     """One runner alone, for the distributed form."""
     clock: Clock = SystemClock()
     async with AsyncExitStack() as stack:
         secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        runtime, _ = await stack.enter_async_context(open_runtime(settings, leave, say))
+        runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
         internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
         runner = await stack.enter_async_context(
             open_runner(

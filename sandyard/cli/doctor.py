@@ -3,20 +3,25 @@
 import os
 import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 from rich.table import Table
-from sandyard_runner.runtime.probes import probe_docker, probe_namespaces, probe_network
 
+from sandyard.cli.lifetime import run
 from sandyard.cli.options import ALL, settings_of, settings_options
 from sandyard.keeping import is_held, read_running
+from sandyard.runtimes import open_runtime
 from sandyard.serving import listen_tcp
 from sandyard.settings import Settings
+from sandyard_runner.errors import RunnerError
+from sandyard_runner.wire import Capability
 
 LEAST_FREE_BYTES = 2 << 30
 
@@ -45,43 +50,61 @@ class Check:
 @click.command()
 @settings_options(*ALL)
 def doctor(**options: Any) -> None:
-    """Check the engine, namespaces, network, port and disk. Exits with 1 when no runtime can be used."""
+    """Check the runtimes, port and disk, and show what each runtime enforces. Exits with 1 when none can be used."""
     settings = settings_of(**options)
-    checks = [
-        check for examine in (_python, _docker, _namespaces, _network, _port, _disk) for check in examine(settings)
-    ]
-    table = Table(box=None, pad_edge=False)
-    for heading in ("CHECK", "", "FOUND", "WHAT TO DO"):
-        table.add_column(heading)
-    for check in checks:
-        table.add_row(check.name, f"[{STYLES[check.finding]}]{check.finding}[/]", check.detail, check.advice)
-    Console().print(table)
-    usable = {check.name for check in checks if check.finding is not Finding.BAD}
-    if not usable & {"docker", "namespaces"}:
-        click.echo("No runtime can be used; `--isolation none` runs sandboxes as plain processes, without protection.")
+    runtimes = [run(_try(settings, name), log_level="error") for name in ("docker", "local")]
+    checks = [_python(), *(tried.check for tried in runtimes), *_port(settings), *_disk(settings)]
+    console = Console()
+    console.print(_table(("CHECK", "", "FOUND", "WHAT TO DO"), map(_row, checks)))
+    for tried in runtimes:
+        if tried.capabilities:
+            console.print(f"\nWhat the {tried.check.name} runtime holds")
+            rows = ((row.name, str(row.enforcement), row.detail) for row in tried.capabilities)
+            console.print(_table(("", "", ""), rows))
+    if not any(tried.capabilities for tried in runtimes):
+        click.echo("No runtime can be used. `--isolation none` runs sandboxes as plain processes, without protection.")
         sys.exit(1)
 
 
-def _python(_: Settings) -> Iterator[Check]:
-    yield Check("python", Finding.GOOD, sys.version.split()[0])
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What came of opening a runtime."""
+
+    check: Check
+    capabilities: Sequence[Capability] = ()
 
 
-def _docker(_: Settings) -> Iterator[Check]:
-    probe = probe_docker()
-    advice = "" if probe.works else "install and start Docker, or use `--runtime local`"
-    yield Check("docker", Finding.GOOD if probe.works else Finding.BAD, probe.detail, advice)
+ADVICE = {
+    "docker": "install and start Docker, or set DOCKER_HOST; else use `--runtime local`",
+    "local": "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1) or run as root",
+}
 
 
-def _namespaces(_: Settings) -> Iterator[Check]:
-    probe = probe_namespaces()
-    advice = "" if probe.works else "allow user namespaces (sysctl kernel.unprivileged_userns_clone=1), or run as root"
-    yield Check("namespaces", Finding.GOOD if probe.works else Finding.BAD, probe.detail, advice)
+async def _try(settings: Settings, name: str) -> _Tried:
+    """Open the runtime in a directory of its own, so that nothing of a running Sandyard is touched."""
+    with tempfile.TemporaryDirectory(prefix="sandyard-doctor-") as own:
+        trial = replace(settings, runtime=name, data_dir=Path(own), doors_dir=None)
+        try:
+            async with open_runtime(trial, keep_running=False) as runtime:
+                found = f"works ({settings.isolation})" if name == "local" else "the engine answers"
+                return _Tried(Check(name, Finding.GOOD, found), runtime.capabilities())
+        except RunnerError as error:
+            return _Tried(Check(name, Finding.BAD, error.message, ADVICE[name]))
 
 
-def _network(_: Settings) -> Iterator[Check]:
-    probe = probe_network()
-    advice = "" if probe.works else "install passt or slirp4netns; until then local sandboxes have loopback only"
-    yield Check("network", Finding.GOOD if probe.works else Finding.LIMITED, probe.detail, advice)
+def _table(headings: Iterable[str], rows: Iterable[tuple[str, ...]]) -> Table:
+    table = Table(*headings, box=None, pad_edge=False, show_header=any(headings))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _row(check: Check) -> tuple[str, ...]:
+    return check.name, f"[{STYLES[check.finding]}]{check.finding}[/]", check.detail, check.advice
+
+
+def _python() -> Check:
+    return Check("python", Finding.GOOD, sys.version.split()[0])
 
 
 def _port(settings: Settings) -> Iterator[Check]:

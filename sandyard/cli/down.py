@@ -13,8 +13,8 @@ import click
 from sandyard.cli.lifetime import run, say
 from sandyard.cli.options import settings_of, settings_options
 from sandyard.keeping import hold, is_held, read_running
+from sandyard.runtimes import remove_everything
 from sandyard.settings import Settings
-from sandyard.wiring import remove_everything
 
 WAIT_SECONDS = 60
 STATE = ("sandboxes", "doors", "bundles", "sandyard.db", "sandyard.db-wal", "sandyard.db-shm", "running.json")
@@ -26,7 +26,7 @@ KEYS = ("api-key", "internal-token", "encryption-key", "installation")
 @settings_options("data_dir")
 @click.option("--keys", is_flag=True, help="Remove the keys as well: clients need a new one afterwards.")
 def down(keys: bool, **options: Any) -> None:
-    """End the running Sandyard and remove its sandboxes, containers, networks, volumes and state. Nothing else is touched."""
+    """End the running Sandyard and remove its sandboxes, containers, networks and state; nothing else."""
     settings = settings_of(**options)
     if not settings.data_dir.exists():
         say(f"{settings.data_dir} does not exist: nothing to do")

@@ -3,10 +3,10 @@
 from typing import Any
 
 import click
-from sandyard_api.database import migrate as migrate_database
 
 from sandyard.cli.lifetime import run
 from sandyard.cli.options import settings_of, settings_options
+from sandyard_api.database import migrate as migrate_database
 
 
 @click.command()

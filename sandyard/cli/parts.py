@@ -33,7 +33,7 @@ def api(**options: Any) -> None:
 def runner(on_exit: str, **options: Any) -> None:
     """Run one runner alone, against SANDYARD_INTERNAL_URL."""
     leave = Leave(on_exit)
-    _serve("runner", settings_of(**options), lambda settings: open_runner_process(settings, leave=leave, say=say))
+    _serve("runner", settings_of(**options), lambda settings: open_runner_process(settings, leave=leave))
 
 
 @click.command()

@@ -39,7 +39,7 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
 async def _run(settings: Settings, command: Sequence[str]) -> int:
     with hold(settings.data_dir):
-        async with told_to_end() as ending, open_embedded(settings, leave=Leave.REMOVED, say=say) as running:
+        async with told_to_end() as ending, open_embedded(settings, leave=Leave.REMOVED) as running:
             environment = os.environ | {
                 "DAYTONA_API_URL": f"{running.url}/api",
                 "DAYTONA_API_KEY": running.api_key,

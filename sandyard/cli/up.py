@@ -10,6 +10,7 @@ from sandyard import __version__
 from sandyard.cli.lifetime import run, say, told_to_end
 from sandyard.cli.options import ALL, settings_of, settings_options
 from sandyard.keeping import Running, announce, hold
+from sandyard.runtimes import notes_on
 from sandyard.settings import Settings
 from sandyard.wiring import open_embedded
 
@@ -28,10 +29,10 @@ def up(**options: Any) -> None:
 
 async def _up(settings: Settings) -> None:
     with hold(settings.data_dir):
-        async with told_to_end() as ending, open_embedded(settings, leave=Leave.STOPPED, say=say) as running:
+        async with told_to_end() as ending, open_embedded(settings, leave=Leave.STOPPED) as running:
             with announce(settings.data_dir, Running(os.getpid(), running.url, running.runtime.name)):
                 say(f"Sandyard {__version__} is ready at {running.url} (runtime: {running.runtime.name})")
-                for note in running.notes:
+                for note in notes_on(running.runtime):
                     say(f"  note: {note}")
                 click.echo(f"export DAYTONA_API_URL={running.url}/api")
                 click.echo(f"export DAYTONA_API_KEY={running.api_key}")

@@ -1,0 +1,93 @@
+"""Which runtime this machine gets, and the removal of what runtimes hold. Called by the wiring."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from sandyard.ids import RandomIds
+from sandyard.keeping import keep_secret
+from sandyard.settings import Settings
+from sandyard_runner.runtime.contract import Runtime
+from sandyard_runner.runtime.docker import (
+    DockerOptions,
+    engine_answers,
+    open_docker_runtime,
+)
+from sandyard_runner.runtime.docker import (
+    remove_everything as remove_containers,
+)
+from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
+from sandyard_runner.runtime.local.runtime import open_local_runtime
+from sandyard_runner.wire import Enforcement
+
+Say = Callable[[str], None]
+"""Takes one line for the person who started us."""
+
+
+@asynccontextmanager
+async def open_runtime(settings: Settings, *, keep_running: bool) -> AsyncIterator[Runtime]:
+    """The runtime that was asked for; `auto` is docker when an engine answers, else local. Raises `RuntimeFailure`."""
+    if await choose(settings) == "docker":
+        async with open_docker_runtime(docker_options(settings)) as containers:
+            yield containers
+    else:
+        async with open_local_runtime(local_options(settings, keep_running=keep_running)) as local:
+            yield local
+
+
+async def choose(settings: Settings) -> str:
+    """`docker` or `local`."""
+    if settings.runtime != "auto":
+        return settings.runtime
+    return "local" if await asyncio.to_thread(engine_answers) else "docker"
+
+
+def notes_on(runtime: Runtime) -> tuple[str, ...]:
+    """What the runtime does not hold, for the person who starts it."""
+    return tuple(
+        f"{row.name}: {row.enforcement} ({row.detail})"
+        for row in runtime.capabilities()
+        if row.enforcement in (Enforcement.IGNORED, Enforcement.WATCHED)
+    )
+
+
+def docker_options(settings: Settings) -> DockerOptions:
+    """What the docker runtime is told."""
+    return DockerOptions(
+        installation=keep_secret(settings.data_dir, "installation", RandomIds().uuid),
+        data_dir=settings.data_dir,
+        doors_dir=settings.resolved_doors_dir(),
+        default_image=settings.default_image,
+        debian_mirror=settings.debian_mirror,
+        oci_runtime=settings.oci_runtime,
+    )
+
+
+def local_options(settings: Settings, *, keep_running: bool) -> LocalOptions:
+    """What the local runtime is told."""
+    return LocalOptions(
+        data_dir=settings.data_dir,
+        doors_dir=settings.resolved_doors_dir(),
+        isolation=Isolation(settings.isolation),
+        network=Network(settings.network),
+        keep_running=keep_running,
+    )
+
+
+async def remove_everything(settings: Settings) -> list[str]:
+    """Remove the sandboxes of this data directory from every runtime; one line for each thing removed."""
+    lines: list[str] = []
+    if (settings.data_dir / "installation").exists() and not await asyncio.to_thread(engine_answers):
+        lines += await remove_containers(docker_options(settings))
+    if _holds_local_sandboxes(settings.data_dir):
+        async with open_local_runtime(local_options(settings, keep_running=True)) as local:
+            for sandbox in await local.present():
+                await local.remove(sandbox.sandbox_id)
+                lines.append(f"removed sandbox {sandbox.sandbox_id}")
+    return lines
+
+
+def _holds_local_sandboxes(data_dir: Path) -> bool:
+    sandboxes = data_dir / "sandboxes"
+    return sandboxes.is_dir() and any(sandboxes.iterdir())
