@@ -2,12 +2,13 @@
 
 import os
 import pwd
-import shutil
 import socket
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from tests.contract.running import open_folder
 
 START_SECONDS = 30
 UNPRIVILEGED = "postgres"
@@ -39,10 +40,7 @@ class PostgresServer:
         data = self._folder / "data"
         self._folder.mkdir(parents=True, exist_ok=True)
         if os.geteuid() == 0:
-            shutil.chown(self._folder, UNPRIVILEGED)
-            for parent in self._folder.parents:  # pytest's folders are closed to other users
-                if not parent.stat().st_mode & 0o001:
-                    parent.chmod(parent.stat().st_mode | 0o011)
+            open_folder(self._folder, UNPRIVILEGED)
         self._run("initdb", "-D", str(data), "-A", "trust", "-U", UNPRIVILEGED, "--no-sync")
         options = f"-p {self._port} -h 127.0.0.1 -k {self._folder} -F"
         log = str(self._folder / "log")

@@ -1,7 +1,9 @@
 """A Sandyard of the tests' own: started as a user starts it, known by the two lines it prints, ended by SIGTERM."""
 
 import os
+import pwd
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +27,8 @@ class Combination:
     postgres: bool = False
     redis: bool = False
     isolation: str | None = None
+    user: str | None = None
+    """Run as this ordinary user when the tests run as root."""
 
 
 COMBINATIONS = {
@@ -37,6 +41,8 @@ COMBINATIONS = {
         Combination("sqlite-redis-local", "local", redis=True),
         Combination("postgres-memory-local", "local", postgres=True),
         Combination("sqlite-memory-processes", "local", isolation="none"),
+        Combination("sqlite-memory-local-user", "local", user="nobody"),
+        Combination("sqlite-memory-processes-user", "local", isolation="none", user="nobody"),
     )
 }
 EVERY_RUN = ("sqlite-memory-local", "postgres-redis-docker")
@@ -105,6 +111,9 @@ def start(
     command = [str(Path(sys.executable).with_name("sandyard")), "up", "--port", "0", "--data-dir", str(folder / "data")]
     command += ["--runtime", combination.runtime]
     command += ["--isolation", combination.isolation] if combination.isolation else []
+    user = combination.user if os.geteuid() == 0 else None
+    if user:
+        open_folder(folder, user)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("DAYTONA_", "SANDYARD_"))}
     with (folder / "stderr").open("w") as stderr:
         process = subprocess.Popen(
@@ -113,7 +122,10 @@ def start(
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env=clean | dict(environment or {}),
+            env=clean | ({"HOME": str(folder)} if user else {}) | dict(environment or {}),
+            user=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
+            extra_groups=[] if user else None,
             start_new_session=True,  # Ctrl-C at pytest ends it by the fixture, in order
         )
     instance = Instance(combination, process, folder)
@@ -124,6 +136,16 @@ def start(
         process.wait()
         raise RuntimeError(f"`sandyard up` did not get ready:\n{chr(10).join(instance.said)}\n{instance.log[-4000:]}")
     return instance
+
+
+def open_folder(folder: Path, user: str) -> None:
+    """Give a folder to a user, and let them reach it: pytest closes the ones above to all but its own user."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.chown(folder, user)
+    for parent in folder.parents:
+        mode = parent.stat().st_mode
+        if not mode & 0o001:
+            parent.chmod(mode | 0o011)
 
 
 def _read(instance: Instance, ready: threading.Event) -> None:
