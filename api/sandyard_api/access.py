@@ -7,6 +7,7 @@ from urllib.parse import unquote
 
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath
 
 from sandyard_api.api_keys.service import ApiKeys
 from sandyard_api.errors import Forbidden, Unauthorized
@@ -76,6 +77,6 @@ def provide_origin(request: AnyRequest) -> Origin:
     return origin
 
 
-def provide_key(sandbox_ref: str) -> str:
+def provide_key(sandbox_ref: FromPath[str]) -> str:
     """The sandbox's id or name. Paths reach the router still encoded, so that a name may hold a slash."""
     return unquote(sandbox_ref)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 from litestar import Router, get
+from litestar.di import NamedDependency as Given
 from litestar.response import Response
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -19,7 +20,7 @@ PROBE_SECONDS = 3.0
 
 
 @get("/config", opt={PUBLIC: True})
-async def read_config(options: ControlPlaneOptions, origin: Origin) -> Config:
+async def read_config(options: Given[ControlPlaneOptions], origin: Given[Origin]) -> Config:
     """ConfigController_getConfig"""
     return config(options, origin)
 
@@ -31,7 +32,7 @@ async def live() -> dict[str, str]:
 
 
 @get("/health/ready", opt={PUBLIC: True})
-async def ready(database: Database, bus: Bus, origin: Origin) -> Response[dict[str, Any]]:
+async def ready(database: Given[Database], bus: Given[Bus], origin: Given[Origin]) -> Response[dict[str, Any]]:
     """HealthController_check"""
     if not origin.is_loopback:
         raise Forbidden("health/ready is for probes on this machine")

@@ -5,6 +5,8 @@ from typing import TypeVar
 
 import msgspec
 from litestar import Router, get, post
+from litestar.di import NamedDependency as Given
+from litestar.params import FromPath
 
 from sandyard_api.access import AnyRequest
 from sandyard_api.api_keys.service import ApiKeys
@@ -30,7 +32,7 @@ async def body_as(request: AnyRequest, kind: type[Message]) -> Message:
 
 
 @post("/jobs/claim", status_code=200)
-async def claim(request: AnyRequest, dispatch: Dispatch, job_hints: Wakeups) -> dict[str, list[Job]]:
+async def claim(request: AnyRequest, dispatch: Given[Dispatch], job_hints: Given[Wakeups]) -> dict[str, list[Job]]:
     """Waits for work until the time asked for is over or the runner hangs up."""
     wanted = await body_as(request, ClaimRequest)
     with job_hints.watch(wanted.runner_id, ANY_RUNNER) as watch:
@@ -44,63 +46,63 @@ async def claim(request: AnyRequest, dispatch: Dispatch, job_hints: Wakeups) -> 
 
 
 @post("/jobs/{job_id:str}/progress", status_code=204)
-async def progress(request: AnyRequest, dispatch: Dispatch, job_id: str) -> None:
+async def progress(request: AnyRequest, dispatch: Given[Dispatch], job_id: FromPath[str]) -> None:
     """409 when the lease is void."""
     await dispatch.progress(job_id, await body_as(request, JobProgress))
 
 
 @post("/jobs/{job_id:str}/finish", status_code=204)
-async def finish(request: AnyRequest, dispatch: Dispatch, job_id: str) -> None:
+async def finish(request: AnyRequest, dispatch: Given[Dispatch], job_id: FromPath[str]) -> None:
     """409 when the lease is void."""
     await dispatch.finish(job_id, await body_as(request, JobResult))
 
 
 @post("/observations", status_code=204)
-async def observe(request: AnyRequest, dispatch: Dispatch) -> None:
+async def observe(request: AnyRequest, dispatch: Given[Dispatch]) -> None:
     """What was seen without having been asked."""
     await dispatch.observe((await body_as(request, Observations)).observations)
 
 
 @get("/wanted/{runner_id:str}")
-async def wanted_of(dispatch: Dispatch, runner_id: str) -> dict[str, list[Wanted]]:
+async def wanted_of(dispatch: Given[Dispatch], runner_id: FromPath[str]) -> dict[str, list[Wanted]]:
     """Everything that should be on that runner."""
     return {"sandboxes": await dispatch.wanted(runner_id)}
 
 
 @post("/runners/{runner_id:str}/heartbeat", status_code=204)
-async def heartbeat(request: AnyRequest, runners: Runners, runner_id: str) -> None:
+async def heartbeat(request: AnyRequest, runners: Given[Runners], runner_id: FromPath[str]) -> None:
     """Registers the runner."""
     beat = await body_as(request, Heartbeat)
     await runners.beat(runner_id, url=beat.url, runtime=beat.runtime, capabilities=beat.capabilities)
 
 
 @post("/sessions", status_code=204)
-async def record(request: AnyRequest, sessions: SessionRecords) -> None:
+async def record(request: AnyRequest, sessions: Given[SessionRecords]) -> None:
     """Inserts or completes records."""
     told = await body_as(request, Records)
     await sessions.record(told.sessions, told.commands)
 
 
 @post("/build-logs/{sandbox_id:str}", status_code=204)
-async def append_build_log(request: AnyRequest, build_log: BuildLogs, sandbox_id: str) -> None:
+async def append_build_log(request: AnyRequest, build_log: Given[BuildLogs], sandbox_id: FromPath[str]) -> None:
     """Text, appended."""
     await build_log.append(sandbox_id, (await request.body()).decode(errors="replace"))
 
 
 @get("/route/{sandbox_ref:str}")
-async def route(dispatch: Dispatch, key: str) -> Route:
+async def route(dispatch: Given[Dispatch], key: Given[str]) -> Route:
     """404 for a sandbox that is not there."""
     return await dispatch.route(key)
 
 
 @post("/keys/check", status_code=200)
-async def check_key(request: AnyRequest, keys: ApiKeys) -> KeyGrant:
+async def check_key(request: AnyRequest, keys: Given[ApiKeys]) -> KeyGrant:
     """401 for a key that is not valid."""
     return await keys.check((await body_as(request, Check)).key)
 
 
 @post("/activity", status_code=204)
-async def touch(request: AnyRequest, dispatch: Dispatch) -> None:
+async def touch(request: AnyRequest, dispatch: Given[Dispatch]) -> None:
     """When sandboxes were last used."""
     await dispatch.touch((await body_as(request, Activity)).sandboxes)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar import Router, get
+from litestar.di import NamedDependency as Given
 
 from sandyard_api.runners.service import Runners
 
@@ -26,7 +27,7 @@ class RunnerList(msgspec.Struct):
 
 
 @get("/capabilities")
-async def capabilities(runners: Runners) -> RunnerList:
+async def capabilities(runners: Given[Runners]) -> RunnerList:
     """What each runner's runtime enforces and what not, as its heartbeat told."""
     return RunnerList(
         [

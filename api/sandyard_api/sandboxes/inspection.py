@@ -4,6 +4,7 @@ from datetime import datetime
 
 import msgspec
 from litestar import Router, get
+from litestar.di import NamedDependency as Given
 from sqlalchemy import select
 
 from sandyard_api.database import Database
@@ -37,7 +38,13 @@ class Inspection(msgspec.Struct, rename="camel"):
 
 
 @get("/{sandbox_ref:str}")
-async def inspect(sandboxes: Sandboxes, database: Database, grant: KeyGrant, origin: Origin, key: str) -> Inspection:
+async def inspect(
+    sandboxes: Given[Sandboxes],
+    database: Given[Database],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> Inspection:
     """A sandbox with its history."""
     row = await sandboxes.get(grant.organization_id, key)
     async with database.reading() as db:

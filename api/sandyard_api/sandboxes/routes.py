@@ -1,6 +1,8 @@
 """The sandbox operations of the public API."""
 
 from litestar import Router, delete, get, post, put
+from litestar.di import NamedDependency as Given
+from litestar.params import FromPath
 from litestar.response import Response, Stream
 
 from sandyard_api.access import AnyRequest, may
@@ -36,7 +38,11 @@ DELETE = [may("delete:sandboxes")]
 
 @post("/", status_code=200, guards=WRITE)
 async def create(
-    request: AnyRequest, sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, options: ControlPlaneOptions
+    request: AnyRequest,
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    options: Given[ControlPlaneOptions],
 ) -> SandboxDto:
     """createSandbox"""
     body = parse_json(await request.body())
@@ -45,14 +51,24 @@ async def create(
 
 
 @get("/")
-async def list_by_cursor(request: AnyRequest, listing: Listing, grant: KeyGrant, origin: Origin) -> CursorPage:
+async def list_by_cursor(
+    request: AnyRequest,
+    listing: Given[Listing],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+) -> CursorPage:
     """listSandboxes"""
     page = await listing.by_cursor(grant.organization_id, Query(request.scope["query_string"]))
     return CursorPage([list_item(row, origin.toolbox_url) for row in page.rows], page.next_cursor)
 
 
 @get("/paginated")
-async def list_by_number(request: AnyRequest, listing: Listing, grant: KeyGrant, origin: Origin) -> NumberedPage:
+async def list_by_number(
+    request: AnyRequest,
+    listing: Given[Listing],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+) -> NumberedPage:
     """listSandboxesPaginated_deprecated"""
     page = await listing.by_number(grant.organization_id, Query(request.scope["query_string"]))
     items = [full(row, origin.toolbox_url) for row in page.rows]
@@ -60,32 +76,58 @@ async def list_by_number(request: AnyRequest, listing: Listing, grant: KeyGrant,
 
 
 @get("/{sandbox_ref:str}")
-async def read(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+async def read(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> SandboxDto:
     """getSandbox"""
     return full(await sandboxes.get(grant.organization_id, key), origin.toolbox_url)
 
 
 @delete("/{sandbox_ref:str}", status_code=200, guards=DELETE)
-async def destroy(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+async def destroy(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> SandboxDto:
     """deleteSandbox"""
     return full(await sandboxes.destroy(grant.organization_id, key), origin.toolbox_url)
 
 
 @post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE)
-async def start(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+async def start(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> SandboxDto:
     """startSandbox"""
     return full(await sandboxes.start(grant.organization_id, key), origin.toolbox_url)
 
 
 @post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE)
-async def stop(request: AnyRequest, sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> SandboxDto:
+async def stop(
+    request: AnyRequest,
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> SandboxDto:
     """stopSandbox"""
     force = bool(Query(request.scope["query_string"]).flag("force"))
     return full(await sandboxes.stop(grant.organization_id, key, force=force), origin.toolbox_url)
 
 
 @put("/{sandbox_ref:str}/labels", guards=WRITE)
-async def replace_labels(request: AnyRequest, sandboxes: Sandboxes, grant: KeyGrant, key: str) -> Labels:
+async def replace_labels(
+    request: AnyRequest,
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    key: Given[str],
+) -> Labels:
     """replaceLabels"""
     fields = Fields(parse_json(await request.body()))
     labels = fields.strings("labels")
@@ -97,7 +139,13 @@ async def replace_labels(request: AnyRequest, sandboxes: Sandboxes, grant: KeyGr
 
 
 @post("/{sandbox_ref:str}/public/{is_public:str}", status_code=200, guards=WRITE)
-async def set_public(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, is_public: str) -> SandboxDto:
+async def set_public(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+    is_public: FromPath[str],
+) -> SandboxDto:
     """updatePublicStatus"""
     if is_public not in ("true", "false"):
         raise BadRequest("Validation failed (boolean string is expected)")
@@ -106,7 +154,13 @@ async def set_public(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key:
 
 
 @post("/{sandbox_ref:str}/autostop/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_stop(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+async def set_auto_stop(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+    minutes: FromPath[str],
+) -> SandboxDto:
     """setAutostopInterval"""
     wanted = _whole(minutes)
     check_interval("Auto-stop", wanted)
@@ -115,7 +169,13 @@ async def set_auto_stop(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, k
 
 
 @post("/{sandbox_ref:str}/autoarchive/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_archive(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+async def set_auto_archive(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+    minutes: FromPath[str],
+) -> SandboxDto:
     """setAutoArchiveInterval"""
     wanted = _whole(minutes)
     check_interval("Auto-archive", wanted)
@@ -125,7 +185,13 @@ async def set_auto_archive(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin
 
 
 @post("/{sandbox_ref:str}/autodelete/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_delete(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+async def set_auto_delete(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+    minutes: FromPath[str],
+) -> SandboxDto:
     """setAutoDeleteInterval"""
     stored = max(_whole(minutes), AUTO_DELETE_OFF)
     row = await sandboxes.change(grant.organization_id, key, auto_delete_minutes=stored)
@@ -133,7 +199,13 @@ async def set_auto_delete(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin,
 
 
 @post("/{sandbox_ref:str}/ttl/{minutes:str}", status_code=200, guards=WRITE)
-async def set_ttl(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, minutes: str) -> SandboxDto:
+async def set_ttl(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+    minutes: FromPath[str],
+) -> SandboxDto:
     """setTtl"""
     wanted = _whole(minutes)
     check_interval("TTL", wanted)
@@ -141,13 +213,19 @@ async def set_ttl(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: st
 
 
 @post("/{sandbox_ref:str}/last-activity", status_code=201)
-async def note_activity(sandboxes: Sandboxes, grant: KeyGrant, key: str) -> None:
+async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> None:
     """updateLastActivity"""
     await sandboxes.touch(grant.organization_id, key)
 
 
 @get("/{sandbox_ref:str}/ports/{port:str}/preview-url")
-async def preview_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str, port: str) -> PreviewUrl:
+async def preview_url(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+    port: FromPath[str],
+) -> PreviewUrl:
     """getPortPreviewUrl"""
     number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
     if not 1 <= number <= 65535:
@@ -157,21 +235,35 @@ async def preview_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key
 
 
 @get("/{sandbox_ref:str}/toolbox-proxy-url")
-async def toolbox_proxy_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> Url:
+async def toolbox_proxy_url(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> Url:
     """getToolboxProxyUrl"""
     await sandboxes.get(grant.organization_id, key)
     return Url(origin.toolbox_url)
 
 
 @get("/{sandbox_ref:str}/build-logs-url")
-async def build_logs_url(sandboxes: Sandboxes, grant: KeyGrant, origin: Origin, key: str) -> Url:
+async def build_logs_url(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    origin: Given[Origin],
+    key: Given[str],
+) -> Url:
     """getBuildLogsUrl"""
     return Url(origin.build_logs_url((await sandboxes.get(grant.organization_id, key)).id))
 
 
 @get("/{sandbox_ref:str}/build-logs")
 async def build_logs(
-    request: AnyRequest, sandboxes: Sandboxes, build_log: BuildLogs, grant: KeyGrant, key: str
+    request: AnyRequest,
+    sandboxes: Given[Sandboxes],
+    build_log: Given[BuildLogs],
+    grant: Given[KeyGrant],
+    key: Given[str],
 ) -> Response[bytes]:
     """getBuildLogs"""
     row = await sandboxes.get(grant.organization_id, key)

@@ -3,6 +3,8 @@
 from urllib.parse import unquote
 
 from litestar import Router, get
+from litestar.di import NamedDependency as Given
+from litestar.params import FromPath
 
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.sandboxes.service import Sandboxes
@@ -17,7 +19,12 @@ from sandyard_api.sessions.service import SessionRecords
 
 
 @get("/")
-async def list_sessions(sandboxes: Sandboxes, sessions: SessionRecords, grant: KeyGrant, key: str) -> SessionList:
+async def list_sessions(
+    sandboxes: Given[Sandboxes],
+    sessions: Given[SessionRecords],
+    grant: Given[KeyGrant],
+    key: Given[str],
+) -> SessionList:
     """Every session of a sandbox."""
     sandbox = await sandboxes.get(grant.organization_id, key)
     return SessionList([session_view(row) for row in await sessions.sessions(sandbox.id)])
@@ -25,7 +32,11 @@ async def list_sessions(sandboxes: Sandboxes, sessions: SessionRecords, grant: K
 
 @get("/{session_ref:str}")
 async def read_session(
-    sandboxes: Sandboxes, sessions: SessionRecords, grant: KeyGrant, key: str, session_ref: str
+    sandboxes: Given[Sandboxes],
+    sessions: Given[SessionRecords],
+    grant: Given[KeyGrant],
+    key: Given[str],
+    session_ref: FromPath[str],
 ) -> SessionDetail:
     """One session with its commands."""
     sandbox = await sandboxes.get(grant.organization_id, key)
@@ -38,7 +49,12 @@ async def read_session(
 
 @get("/{session_ref:str}/commands/{command_ref:str}")
 async def read_command(
-    sandboxes: Sandboxes, sessions: SessionRecords, grant: KeyGrant, key: str, session_ref: str, command_ref: str
+    sandboxes: Given[Sandboxes],
+    sessions: Given[SessionRecords],
+    grant: Given[KeyGrant],
+    key: Given[str],
+    session_ref: FromPath[str],
+    command_ref: FromPath[str],
 ) -> CommandView:
     """One command: exit code, times, log size and last lines."""
     sandbox = await sandboxes.get(grant.organization_id, key)

@@ -1,0 +1,96 @@
+"""Small doubles for the control plane's tests: a runner that does what a script says, and nothing real."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from sandyard_api.jobs.client import ControlPlane, LeaseVoid
+from sandyard_api.jobs.wire import ClaimRequest, Heartbeat, Job, JobKind, JobProgress, JobResult
+from sandyard_api.sandboxes.states import Observed
+
+RUNNER_ID = "runner-1"
+
+Play = Callable[[Job], Sequence[JobProgress | JobResult]]
+
+RESULTS = {
+    JobKind.CREATE: Observed.STARTED,
+    JobKind.START: Observed.STARTED,
+    JobKind.STOP: Observed.STOPPED,
+    JobKind.DESTROY: Observed.DESTROYED,
+}
+
+
+def well(job: Job) -> Sequence[JobProgress | JobResult]:
+    """Everything works at once."""
+    return [JobResult(job.lease, ok=True, observed=RESULTS[job.kind], daemon_version="test")]
+
+
+def pulling_first(job: Job) -> Sequence[JobProgress | JobResult]:
+    """Creating has all its steps."""
+    if job.kind is not JobKind.CREATE:
+        return well(job)
+    steps = [JobProgress(job.lease, seen) for seen in (Observed.PULLING, Observed.CREATING, Observed.STARTING)]
+    return [*steps, *well(job)]
+
+
+def badly(job: Job) -> Sequence[JobProgress | JobResult]:
+    """Nothing works."""
+    return [JobResult(job.lease, ok=False, observed=Observed.ERROR, reason=f"cannot {job.kind.value}: no space left")]
+
+
+class ScriptedRunner:
+    """Claims jobs over the internal API and answers them as `play` says; keeps what it was asked."""
+
+    def __init__(self, control_plane: ControlPlane, runner_id: str = RUNNER_ID) -> None:
+        self._control_plane = control_plane
+        self._runner_id = runner_id
+        self.play: Play = well
+        self.jobs: list[Job] = []
+        self.voided: list[str] = []
+
+    async def beat(self) -> None:
+        """Say that it is there."""
+        beat = Heartbeat("unix:/nowhere/runner.sock", "scripted", {"cpu": "enforced"})
+        await self._control_plane.heartbeat(self._runner_id, beat)
+
+    async def claim(self, wait_seconds: float = 0.0) -> Sequence[Job]:
+        """Take jobs without answering them."""
+        jobs = await self._control_plane.claim(ClaimRequest(self._runner_id, wait_seconds=wait_seconds))
+        self.jobs.extend(jobs)
+        return jobs
+
+    async def answer(self, job: Job) -> None:
+        """Report what the script says."""
+        try:
+            for step in self.play(job):
+                if isinstance(step, JobProgress):
+                    await self._control_plane.progress(job.id, step)
+                else:
+                    await self._control_plane.finish(job.id, step)
+        except LeaseVoid:
+            self.voided.append(job.id)
+
+    async def work_once(self) -> int:
+        """Answer what is there now; how many jobs that were."""
+        jobs = await self.claim()
+        for job in jobs:
+            await self.answer(job)
+        return len(jobs)
+
+    @asynccontextmanager
+    async def working(self) -> AsyncIterator["ScriptedRunner"]:
+        """Work for as long as the block lasts."""
+        await self.beat()
+
+        async def loop() -> None:
+            while True:
+                for job in await self.claim(wait_seconds=20):
+                    await self.answer(job)
+
+        task = asyncio.create_task(loop())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
