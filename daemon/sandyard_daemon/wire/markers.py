@@ -36,7 +36,7 @@ class MarkerEncoder:
         waiting = self._waiting[stream]
         if waiting:
             data = waiting + data
-        keep = _unfinished_character(data)
+        keep = unfinished_character(data)
         self._waiting[stream] = data[len(data) - keep :] if keep else b""
         return self._messages(stream, data, len(data) - keep)
 
@@ -114,7 +114,7 @@ def _next_cut(data: bytes, start: int, end: int) -> int:
     """Where the message that begins at `start` must end."""
     stop = min(end, start + _MAX_PAYLOAD)
     if stop < end:
-        stop -= _unfinished_character(data[max(start, stop - 4) : stop])
+        stop -= unfinished_character(data[max(start, stop - 4) : stop])
     for run in _RUNS:
         position = data.find(run, start, stop)
         if position >= 0:
@@ -122,7 +122,7 @@ def _next_cut(data: bytes, start: int, end: int) -> int:
     return stop
 
 
-def _unfinished_character(data: bytes) -> int:
+def unfinished_character(data: bytes) -> int:
     """How many bytes at the end begin a UTF-8 character that is not complete: 0 to 3."""
     for back in range(1, min(3, len(data)) + 1):
         byte = data[-back]

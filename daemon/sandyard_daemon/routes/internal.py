@@ -1,0 +1,38 @@
+"""`/_daemon/*`: what the runner and the proxy ask beside the public API."""
+
+import os
+
+from sandyard_daemon import VERSION
+from sandyard_daemon.errors import BadRequest
+from sandyard_daemon.events import EventLog
+from sandyard_daemon.http.messages import Answer, Handler, Request, StreamResponse, json_response
+from sandyard_daemon.routes.logs import LogRoutes
+from sandyard_daemon.sessions.registry import Sessions
+
+
+class InternalRoutes:
+    """Health, events and log frames."""
+
+    def __init__(self, sessions: Sessions, events: EventLog, logs: LogRoutes) -> None:
+        self._sessions = sessions
+        self._events = events
+        self._logs = logs
+
+    def handlers(self) -> dict[str, Handler]:
+        """By path."""
+        return {
+            "/_daemon/health": self.health,
+            "/_daemon/events": self.events,
+            "/_daemon/logs/{session}/{command}": self._logs.frames,
+        }
+
+    async def health(self, request: Request) -> Answer:
+        """Alive, and how much there is of everything."""
+        return json_response(200, {"version": VERSION, "pid": os.getpid(), **self._sessions.counts()})
+
+    async def events(self, request: Request) -> Answer:
+        """Events after a number, then live."""
+        after = request.query.get("after", "0")
+        if not (after.isascii() and after.isdigit()):
+            raise BadRequest("after must be the number of an event")
+        return StreamResponse(200, self._events.lines(int(after)), "application/x-ndjson")

@@ -1,0 +1,1 @@
+"""Sessions: a shell each, its commands one after another, their output captured byte for byte."""

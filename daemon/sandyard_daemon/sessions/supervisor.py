@@ -1,0 +1,211 @@
+"""The process between the daemon and a session's shell: it owns the whole tree the shell starts, and can end all of it.
+
+Forked from the daemon, so it shares its memory. As child subreaper it inherits every descendant whose parent dies,
+double-forked and `setsid` ones included. It ends the tree when told to, and when the daemon goes away.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+from sandyard_daemon.linux import become_subreaper, exit_code, set_descriptor_limit
+
+GRACE_SECONDS = 2.0
+"""Between SIGTERM and SIGKILL."""
+KILL_SECONDS = 2.0
+"""How long killed processes may take to be gone; what we may not kill (setuid programs) is left to the daemon."""
+
+_CONTROL, _REPORT, _STDIN = 3, 4, 5
+_DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+
+
+class Program(NamedTuple):
+    """What the supervisor starts."""
+
+    arguments: Sequence[str]
+    variables: Mapping[str, str]
+    directories: Sequence[str]
+    """Where to start: the first of these that can be entered."""
+    descriptor_limits: tuple[int, int]
+
+
+class Supervisor(NamedTuple):
+    """The daemon's ends. One byte on `control`, or closing it, ends the tree. `report` gives `exit N` once the shell is
+    dead and ends when nothing of the tree is left."""
+
+    pid: int
+    control: int
+    report: int
+    stdin: int
+    """Writes to the shell's standard input."""
+
+
+def start(program: Program) -> Supervisor:
+    """Fork. Raises `OSError` when the process or its pipes cannot be had."""
+    pipes: list[int] = []
+    try:
+        for _ in range(3):
+            pipes += os.pipe2(os.O_CLOEXEC)
+        control_read, control, report, report_write, stdin_read, stdin = pipes
+        pid = os.fork()
+    except OSError:
+        for descriptor in pipes:
+            os.close(descriptor)
+        raise
+    if pid == 0:
+        _become(program, control_read, report_write, stdin_read)
+    for descriptor in (control_read, report_write, stdin_read):
+        os.close(descriptor)
+    os.set_blocking(report, False)
+    os.set_blocking(stdin, False)
+    return Supervisor(pid, control, report, stdin)
+
+
+def _become(program: Program, control: int, report: int, stdin: int) -> NoReturn:
+    """Never return into the daemon's event loop, whatever happens."""
+    status = 70
+    try:
+        _arrange_descriptors(control, report, stdin)
+        signal.set_wakeup_fd(-1)
+        for number in _DEFAULT_SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        os.setsid()
+        become_subreaper()
+        _supervise(program)
+        status = 0
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.write(_REPORT, f"failed {error.strerror}\n".encode())
+    finally:
+        os._exit(status)
+
+
+def _arrange_descriptors(control: int, report: int, stdin: int) -> None:
+    """Keep three pipes and nothing else of the daemon's: a held pipe of another session would never end."""
+    safe = [_above(descriptor) for descriptor in (control, report, stdin)]
+    for descriptor, place in zip(safe, (_CONTROL, _REPORT, _STDIN), strict=True):
+        os.dup2(descriptor, place, inheritable=False)
+    null = os.open(os.devnull, os.O_RDWR)
+    for place in (0, 1, 2):
+        os.dup2(null, place)
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > _STDIN:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
+
+
+def _above(descriptor: int) -> int:
+    """A copy that is none of the places to be filled."""
+    while descriptor <= _STDIN:
+        descriptor = os.dup(descriptor)
+    return descriptor
+
+
+def _supervise(program: Program) -> None:
+    woken, wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, _ignore)
+    signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+    shell = os.fork()
+    if shell == 0:
+        _become_shell(program)
+    os.close(_STDIN)
+    waiting = select.poll()
+    waiting.register(_CONTROL, select.POLLIN)
+    waiting.register(woken, select.POLLIN)
+    while _reap(shell):
+        if any(descriptor == _CONTROL for descriptor, _ in waiting.poll()):
+            _end_tree(shell, waiting, woken)
+            return
+        _empty(woken)
+
+
+def _become_shell(program: Program) -> NoReturn:
+    try:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.setpgid(0, 0)
+        os.dup2(_STDIN, 0)
+        for directory in program.directories:
+            with contextlib.suppress(OSError):
+                os.chdir(directory)
+                break
+        set_descriptor_limit(program.descriptor_limits)
+        os.execve(program.arguments[0], list(program.arguments), dict(program.variables))  # noqa: S606  the user's shell
+    finally:
+        os._exit(127)
+
+
+def _ignore(number: int, frame: object) -> None:
+    """The wake-up descriptor does the work; a handler must exist for it to be written."""
+
+
+def _reap(shell: int) -> bool:
+    """Collect the dead; report the shell's end. False when no process is left."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
+        if pid == shell:
+            with contextlib.suppress(OSError):
+                os.write(_REPORT, f"exit {exit_code(status)}\n".encode())
+
+
+def _empty(woken: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(woken, 4096)
+
+
+def _end_tree(shell: int, waiting: select.poll, woken: int) -> None:
+    """Ask everything to end, then make it."""
+    waiting.unregister(_CONTROL)
+    _signal_all(signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECONDS
+    while _reap(shell) and (left := deadline - time.monotonic()) > 0:
+        waiting.poll(left * 1000)
+        _empty(woken)
+    deadline = time.monotonic() + KILL_SECONDS
+    while _reap(shell) and (left := deadline - time.monotonic()) > 0:
+        _signal_all(signal.SIGKILL)
+        waiting.poll(min(left, 0.02) * 1000)  # a fork may have escaped the last sweep: look again soon
+        _empty(woken)
+
+
+def _signal_all(number: signal.Signals) -> None:
+    for pid in _descendants():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+            if number is signal.SIGTERM:
+                os.kill(pid, signal.SIGCONT)  # a stopped process meets SIGTERM only when it goes on
+
+
+def _descendants() -> list[int]:
+    """All processes below this one, by the parents the kernel tells."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (parent := _parent_of(name)) is not None:
+            children.setdefault(parent, []).append(int(name))
+    found: list[int] = []
+    ahead = [os.getpid()]
+    while ahead:
+        below = children.get(ahead.pop(), [])
+        found += below
+        ahead += below
+    return found
+
+
+def _parent_of(pid: str) -> int | None:
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field, a program's name in parentheses, may hold anything, parentheses too.
+            return int(file.read().rpartition(b")")[2].split()[1])
+    except OSError:
+        return None
