@@ -12,7 +12,7 @@ from urllib.parse import quote
 import aiohttp
 from yarl import URL
 
-from sandyard_runner.errors import RunnerUnreachable
+from sandyard_runner.errors import RunnerUnreachable as RunnerUnreachable  # part of what clients import from here
 from sandyard_runner.wire import RelayTick
 
 CONNECT_TIMEOUT_SECONDS = 5.0

@@ -1,0 +1,102 @@
+"""The outer application of Sandyard's one public origin: sandboxes are the proxy's, the rest is the control plane's."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from sandyard.bus import Bus
+from sandyard.clock import Clock
+from sandyard.hosts import HostRules
+from sandyard_api.jobs.client import ControlPlane
+from sandyard_proxy.activity import Activity
+from sandyard_proxy.answers import AnswerOnce, answer_error, answer_health
+from sandyard_proxy.asgi import App, Receive, Scope, Send, raw_path
+from sandyard_proxy.destinations import check_host, find_destination
+from sandyard_proxy.doors import Doors, Runners
+from sandyard_proxy.errors import ProxyError
+from sandyard_proxy.follow.routes import FollowRoutes
+from sandyard_proxy.forward import ClientGone
+from sandyard_proxy.forwarded import tell_origin
+from sandyard_proxy.options import ProxyOptions
+from sandyard_proxy.route_table import RouteTable
+from sandyard_proxy.sandboxes import SandboxRoutes
+from sandyard_runner.client import RunnerClient
+
+log = structlog.get_logger(__name__)
+
+__all__ = ["ProxyOptions", "open_proxy"]
+
+
+@asynccontextmanager
+async def open_proxy(
+    *,
+    control_plane_app: App,
+    control_plane: ControlPlane,
+    runners: Callable[[str], RunnerClient],
+    bus: Bus,
+    clock: Clock,
+    options: ProxyOptions,
+) -> AsyncIterator[App]:
+    """The public application; its connections and tasks end with the block.
+
+    `control_plane_app` gets every request that is for no sandbox; `runners` makes the client of a runner's base URL.
+    """
+    routes = RouteTable(control_plane, clock)
+    activity = Activity(control_plane, clock)
+    clients = Runners(runners)
+    doors = Doors(options.doors_dir, clients, routes.forget)
+    follow = FollowRoutes(routes, doors, clients, bus)
+    tasks = [asyncio.create_task(routes.watch(bus)), asyncio.create_task(activity.run())]
+    try:
+        yield _Proxy(
+            control_plane_app,
+            SandboxRoutes(routes, doors, follow, activity),
+            follow,
+            HostRules.of(options.allowed_hosts, options.public_url),
+            options,
+        )
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await activity.flush()
+        doors.close()
+        await clients.close()
+        await routes.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Proxy:
+    control_plane: App
+    sandboxes: SandboxRoutes
+    follow: FollowRoutes
+    hosts: HostRules
+    options: ProxyOptions
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return
+        once = AnswerOnce(send)
+        try:
+            await self._dispatch(scope, receive, once)
+        except (ClientGone, OSError) as gone:
+            # Servers tell by an `OSError` that a client left; those of our own connections are ProxyErrors by now.
+            log.debug("client_gone", path=scope["path"], reason=str(gone))
+        except ProxyError as error:
+            await answer_error(scope, receive, once, error)
+        except Exception:
+            log.exception("request_failed", path=scope["path"])
+            await answer_error(scope, receive, once, ProxyError("an unexpected error occurred"))
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        check_host(scope, self.hosts)
+        destination = find_destination(scope)
+        if destination is not None:
+            await self.sandboxes.serve(scope, receive, send, destination)
+        elif raw_path(scope) == b"/health" and scope["type"] == "http":
+            await answer_health(scope, send, self.options.version, self.follow.stats)
+        else:
+            await self.control_plane(tell_origin(scope, trust=self.options.trust_forwarded), receive, send)

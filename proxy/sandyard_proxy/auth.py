@@ -1,0 +1,152 @@
+"""Who may reach a sandbox, and which of the credentials are not for its eyes.
+
+Order, after control-plane.md 22.2: a public sandbox asks nobody; then API key, preview token (header, query), cookie.
+"""
+
+import hashlib
+import hmac
+import time
+from dataclasses import dataclass
+from enum import Enum
+
+from sandyard.hosts import same_origin
+from sandyard_api.jobs.wire import Route
+from sandyard_proxy.asgi import Headers, Scope, text_header
+from sandyard_proxy.destinations import (
+    KEY_PARAMETER,
+    PRIVATE_PORTS,
+    TOKEN_HEADER,
+    Destination,
+    Mount,
+    offered_token,
+    query_value,
+)
+from sandyard_proxy.errors import NotFound, Unauthenticated
+from sandyard_proxy.route_table import RouteTable
+
+COOKIE_PREFIX = "daytona-sandbox-auth-"
+COOKIE_SECONDS = 3600
+
+
+class Credential(Enum):
+    """What let a request in."""
+
+    PUBLIC = "public"
+    API_KEY = "api key"
+    TOKEN_HEADER = "token header"  # noqa: S105  a name, not a token
+    TOKEN_QUERY = "token query"  # noqa: S105  likewise
+    COOKIE = "cookie"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A request that was let in."""
+
+    route: Route
+    credential: Credential
+
+
+def bearer(scope: Scope) -> str | None:
+    """The API key of a request."""
+    value = text_header(scope["headers"], b"authorization")
+    if value is None or not value.lower().startswith("bearer "):
+        return None
+    return value[7:].strip() or None
+
+
+async def let_in(scope: Scope, destination: Destination, routes: RouteTable) -> Entry:
+    """Find the sandbox and check the caller. Raises `Unauthenticated`, `NotFound`, `ControlPlaneAway`.
+
+    A stranger learns nothing of which sandboxes exist: only a valid API key gets 404.
+    """
+    route = await routes.route(destination.key)
+    if route is not None and destination.mount is not Mount.TOKEN and _equal(destination.key, route.preview_token):
+        route = None  # a token is a credential, not a name
+    if route is not None and _is_public(route, destination):
+        return Entry(route, Credential.PUBLIC)
+    key = bearer(scope)
+    if key is not None and destination.mount is not Mount.TOKEN:
+        grant = await routes.grant(key)
+        if grant is not None:
+            if route is None or route.organization_id != grant.organization_id:
+                raise NotFound.sandbox(destination.key)
+            return Entry(route, Credential.API_KEY)
+    if route is None:
+        raise _refusal(scope, key)
+    credential = _credential(scope, destination, route)
+    if credential is None:
+        raise _refusal(scope, key)
+    return Entry(route, credential)
+
+
+def forwarded_headers(headers: Headers, entry: Entry, destination: Destination) -> Headers:
+    """Without the credentials that were ours to check; an app behind a preview keeps those that were meant for it."""
+    drop = {TOKEN_HEADER, b"x-sandyard-door"}
+    if destination.is_toolbox or entry.credential is Credential.API_KEY:
+        drop.add(b"authorization")
+    name = _cookie_name(entry.route)
+    kept: Headers = []
+    for key, value in headers:
+        if key == b"cookie" and name in value:
+            value = b"; ".join(part for part in value.split(b"; ") if not part.startswith(name + b"="))
+        if key not in drop and (key != b"cookie" or value):
+            kept.append((key, value))
+    return kept
+
+
+def cookie_for(entry: Entry, *, secure: bool) -> bytes:
+    """A Set-Cookie value that opens this preview host for an hour or until the sandbox's next start."""
+    expires = int(time.time()) + COOKIE_SECONDS
+    value = f"{expires}.{_signature(entry.route, expires)}".encode()
+    name = _cookie_name(entry.route)
+    attributes = b"; Path=/; HttpOnly; SameSite=Lax; Max-Age=%d" % COOKIE_SECONDS
+    return name + b"=" + value + attributes + (b"; Secure" if secure else b"")
+
+
+def _is_public(route: Route, destination: Destination) -> bool:
+    return route.public and destination.mount is Mount.PREVIEW and destination.port not in PRIVATE_PORTS
+
+
+def _credential(scope: Scope, destination: Destination, route: Route) -> Credential | None:
+    header = text_header(scope["headers"], TOKEN_HEADER)
+    if header is not None and _equal(header, route.preview_token):
+        return Credential.TOKEN_HEADER
+    parameter = query_value(scope, KEY_PARAMETER)
+    if parameter is not None and _equal(parameter, route.preview_token):
+        return Credential.TOKEN_QUERY
+    if destination.mount is Mount.PREVIEW and _has_cookie(scope, route):
+        return Credential.COOKIE
+    return None
+
+
+def _has_cookie(scope: Scope, route: Route) -> bool:
+    headers = scope["headers"]
+    # Browsers send cookies by themselves, also for another site's page: only the preview's own pages may use one.
+    if not same_origin(text_header(headers, b"origin"), text_header(headers, b"host")):
+        return False
+    name = _cookie_name(route).decode()
+    for part in (text_header(headers, b"cookie") or "").split("; "):
+        key, _, value = part.partition("=")
+        expires, _, signature = value.partition(".")
+        if key == name and expires.isascii() and expires.isdigit() and int(expires) > time.time():
+            return _equal(signature, _signature(route, int(expires)))
+    return False
+
+
+def _signature(route: Route, expires: int) -> str:
+    text = f"{route.sandbox_id}:{expires}".encode()
+    return hmac.new(route.preview_token.encode(), text, hashlib.sha256).hexdigest()
+
+
+def _cookie_name(route: Route) -> bytes:
+    return f"{COOKIE_PREFIX}{route.sandbox_id}".encode()
+
+
+def _equal(offered: str, expected: str) -> bool:
+    return bool(expected) and hmac.compare_digest(offered.encode(), expected.encode())
+
+
+def _refusal(scope: Scope, key: str | None) -> Unauthenticated:
+    if key is None and offered_token(scope) is None:
+        return Unauthenticated("unauthorized: missing authentication: send an API key or the sandbox's preview token")
+    return Unauthenticated("unauthorized: authentication failed: the key or token is not valid")

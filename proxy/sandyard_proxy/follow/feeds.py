@@ -1,0 +1,103 @@
+"""What tells a follower of news: the bus, which may lose some, and the relay, whose open request is the lease."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import structlog
+
+from sandyard.bus import Bus, BusError
+from sandyard_daemon.wire import FrameDecoder
+from sandyard_proxy.errors import DoorUnreachable, ProxyError
+from sandyard_proxy.follow.engine import Follower, Patience
+from sandyard_proxy.follow.source import LogRefused, LogSource
+from sandyard_proxy.follow.stats import FollowStats
+from sandyard_runner.client import RunnerUnreachable
+from sandyard_runner.wire import RelayTick
+
+log = structlog.get_logger(__name__)
+
+OpenRelay = Callable[[], Awaitable[AsyncGenerator[RelayTick, None]]]
+"""Opens the relay of one command anew. Raises a `ProxyError` when its sandbox does not run any more."""
+
+BUS_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class BusAndRelay:
+    """The `Feeds` of one command."""
+
+    bus: Bus
+    channel: str
+    open_relay: OpenRelay
+
+    async def listen(self, follower: Follower) -> None:
+        """Hand over what the bus brings; without a bus the ticks alone carry the follower on, from the file."""
+        while True:
+            try:
+                async with self.bus.subscribe(self.channel) as subscription:
+                    async for message in subscription:
+                        _note_frames(follower, message.payload)
+            except BusError as error:
+                log.warning("log_bus_unavailable", channel=self.channel, error=str(error))
+                await asyncio.sleep(BUS_PAUSE_SECONDS)
+
+    async def hold_lease(self, follower: Follower, source: LogSource, patience: Patience, stats: FollowStats) -> None:
+        """Keep a relay request open until the log is over; open it again when it breaks."""
+        failing_since: float | None = None
+        pause = patience.retry
+        while True:
+            before = time.monotonic()
+            reason, ticked = await self._relay_once(follower)
+            if follower.is_over:
+                return
+            now = time.monotonic()
+            if ticked:
+                failing_since, pause = None, patience.retry
+            failing_since = failing_since if failing_since is not None else before
+            if now - failing_since > patience.give_up or not await _still_there(source):
+                follower.note_lost(reason)
+                return
+            stats.leases_renewed += 1
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, patience.longest_retry)
+
+    async def _relay_once(self, follower: Follower) -> tuple[str, bool]:
+        """One relay request, to its end: why it ended, and whether it told anything."""
+        ticked = False
+        try:
+            async with aclosing(await self.open_relay()) as ticks:
+                async for tick in ticks:
+                    if tick.lost is not None:
+                        return tick.lost, ticked
+                    ticked = True
+                    follower.note_tick(tick)
+                    if follower.is_over:
+                        return "", ticked
+        except RunnerUnreachable as error:
+            return f"the sandbox's runner does not answer: {error.message}", ticked
+        except ProxyError as error:
+            follower.note_lost(error.message)
+        return "the relay ended", ticked
+
+
+async def _still_there(source: LogSource) -> bool:
+    """Whether the log exists although its relay broke, or says that it is lost: a runner may only be restarting."""
+    with contextlib.suppress(DoorUnreachable):
+        try:
+            await source.head()
+        except LogRefused:
+            return False
+    return True
+
+
+def _note_frames(follower: Follower, payload: bytes) -> None:
+    try:
+        for frame in FrameDecoder().feed(payload):
+            follower.note_frame(frame)
+    except ValueError as error:
+        # What is missing now is read from the file, as with a message that was lost.
+        log.warning("log_frames_unreadable", error=str(error))

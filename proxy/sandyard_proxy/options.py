@@ -1,0 +1,20 @@
+"""What the proxy is told when it is opened."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyOptions:
+    """Settings of one proxy. All have been validated by whoever read them."""
+
+    doors_dir: Path
+    """Holds `<sandbox_id>/door.sock`; sandboxes that have no directory here are reached through their runner."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host names beside loopback under which clients may come; subdomains included."""
+    public_url: str | None = None
+    """Origin under which clients know us; its host is allowed."""
+    trust_forwarded: bool = False
+    """Believe `X-Forwarded-*` of clients: another proxy that sets them stands before us."""
+    version: str = ""
+    """Shown by `/health`."""

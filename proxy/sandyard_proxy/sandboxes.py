@@ -1,0 +1,116 @@
+"""Requests for a sandbox: who may, whether it runs, and then to its daemon, or to the logs that the proxy serves."""
+
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from sandyard_api.jobs.wire import Route
+from sandyard_proxy.activity import Activity
+from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, header, text_header
+from sandyard_proxy.auth import Credential, Entry, cookie_for, forwarded_headers, let_in
+from sandyard_proxy.connection import ResponseHead
+from sandyard_proxy.cors import answer_preflight, is_preflight, with_permission
+from sandyard_proxy.destinations import Destination, Mount, forwarded_query
+from sandyard_proxy.doors import Doors
+from sandyard_proxy.errors import DoorUnreachable, NotFound, NotStarted
+from sandyard_proxy.follow.routes import FollowRoutes, log_of, read_request, wants_follow
+from sandyard_proxy.forward import Outgoing, answer_headers, forward
+from sandyard_proxy.forwarded import SCHEMES, origin_headers, without_origin
+from sandyard_proxy.route_table import RouteTable
+from sandyard_proxy.tunnel import tunnel
+
+STARTED = "started"
+GONE = frozenset({"destroyed", "destroying"})
+SKIP_ACTIVITY = b"x-daytona-skip-last-activity-update"
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  compared, not bound
+
+
+class SandboxRoutes:
+    """Serves everything that is mounted for a sandbox."""
+
+    def __init__(self, routes: RouteTable, doors: Doors, follow: FollowRoutes, activity: Activity) -> None:
+        self._routes = routes
+        self._doors = doors
+        self._follow = follow
+        self._activity = activity
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send, destination: Destination) -> None:
+        """Answer one request. Raises `ProxyError` before anything was answered, and `ClientGone`."""
+        if is_preflight(scope):
+            await answer_preflight(scope, send)
+            return
+        send = with_permission(scope, send)
+        entry = await let_in(scope, destination, self._routes)
+        if destination.is_internal:
+            raise NotFound("not found: no such route")
+        route = await self._running(entry.route, destination)
+        counts = (text_header(scope["headers"], SKIP_ACTIVITY) or "").lower() != "true"
+        with self._activity.using(route.sandbox_id, counts=counts):
+            log = log_of(destination)
+            if log is not None and wants_follow(scope):
+                request = read_request(scope, *log)
+                await self._follow.serve(scope, receive, send, route, request)
+            else:
+                await self._forward(scope, receive, send, destination, Entry(route, entry.credential))
+
+    async def _running(self, route: Route, destination: Destination) -> Route:
+        """The route, if its sandbox runs; what is remembered may be a moment old, so a refusal is asked for twice."""
+        if route.state == STARTED:
+            return route
+        current = await self._routes.route(route.sandbox_id, fresh=True)
+        if current is None or current.state in GONE:
+            raise NotFound.sandbox(destination.key if destination.mount is not Mount.TOKEN else route.sandbox_id)
+        if current.state != STARTED:
+            raise NotStarted
+        return current
+
+    async def _forward(
+        self, scope: Scope, receive: Receive, send: Send, destination: Destination, entry: Entry
+    ) -> None:
+        door = self._doors.get(entry.route)
+        headers = forwarded_headers(without_origin(end_to_end(scope["headers"])), entry, destination)
+        headers = [pair for pair in headers if pair[0] != b"expect"]  # the server has answered it already
+        headers += origin_headers(scope, trust=False) + door.credentials
+        target = destination.path + forwarded_query(scope)
+        outgoing = Outgoing(scope.get("method", "GET"), target, headers)
+        if scope["type"] == "websocket":
+            await tunnel(scope, receive, send, door.lend, outgoing)
+            return
+
+        def rewrite(head: ResponseHead) -> Headers:
+            return _rewritten(scope, destination, entry, head)
+
+        await forward(receive, send, door.lend, outgoing, rewrite)
+
+
+def _rewritten(scope: Scope, destination: Destination, entry: Entry, head: ResponseHead) -> Headers:
+    """The answer's headers as the client shall see them. Raises `DoorUnreachable` for a port where nobody listens."""
+    headers = answer_headers(head)
+    if not destination.is_toolbox and _is_dead_port(head):
+        raise DoorUnreachable(f"bad gateway: nothing in the sandbox listens on port {destination.port}")
+    headers = [(key, _location(scope, destination, value) if key == b"location" else value) for key, value in headers]
+    if destination.is_toolbox:
+        # Whatever a sandbox makes us deliver here shares its origin with the dashboard: it must not run.
+        shielded = (b"content-security-policy", b"x-content-type-options")
+        headers = [pair for pair in headers if pair[0] not in shielded]
+        headers += [(shielded[0], b"sandbox"), (shielded[1], b"nosniff")]
+    elif entry.credential is Credential.TOKEN_QUERY and scope["method"] == "GET":
+        secure = SCHEMES[scope.get("scheme", "http")] == "https"
+        headers.append((b"set-cookie", cookie_for(entry, secure=secure)))
+    return headers
+
+
+def _is_dead_port(head: ResponseHead) -> bool:
+    """The daemon's own word that it could not connect; an app's own 502 passes unchanged."""
+    return head.status == HTTPStatus.BAD_GATEWAY and header(head.headers, b"x-sandyard-dead-port") is not None
+
+
+def _location(scope: Scope, destination: Destination, value: bytes) -> bytes:
+    """Where a redirect leads from outside the sandbox."""
+    if value.startswith(b"/") and not value.startswith(b"//"):
+        return destination.prefix + value
+    parts = urlsplit(value.decode("latin-1"))
+    if destination.is_toolbox or parts.hostname not in LOOPBACK or parts.port != destination.port:
+        return value
+    host = text_header(scope["headers"], b"host") or ""
+    scheme = SCHEMES[scope.get("scheme", "http")]
+    return parts._replace(scheme=scheme, netloc=host).geturl().encode("latin-1")

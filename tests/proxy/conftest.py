@@ -1,0 +1,81 @@
+"""A whole proxy on a free port, before doubles of everything it talks to."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from sandyard.bus.memory import MemoryBus
+from sandyard.clock import SystemClock
+from sandyard.serving import listen_tcp, serve
+from sandyard_proxy.app import ProxyOptions, open_proxy
+from tests.proxy.doubles import (
+    KEY,
+    SANDBOX,
+    LogFile,
+    ScriptedControlPlane,
+    ScriptedDaemon,
+    ScriptedRunner,
+    open_door,
+    plain_control_plane,
+)
+
+
+@dataclass
+class Yard:
+    """What a test drives and looks at."""
+
+    origin: str
+    client: aiohttp.ClientSession
+    control_plane: ScriptedControlPlane
+    daemon: ScriptedDaemon
+    runner: ScriptedRunner
+    bus: MemoryBus
+    doors_dir: Path
+
+    @property
+    def toolbox(self) -> str:
+        """The toolbox base URL."""
+        return f"{self.origin}/toolbox/{SANDBOX}"
+
+    @property
+    def port(self) -> int:
+        """Where the proxy listens."""
+        return int(self.origin.rpartition(":")[2])
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Headers that let in."""
+        return {"Authorization": f"Bearer {KEY}"}
+
+    def log(self, session: str = "s", command: str = "c") -> LogFile:
+        """A new command's log."""
+        self.daemon.logs[session, command] = LogFile()
+        return self.daemon.logs[session, command]
+
+
+@pytest.fixture
+async def yard() -> AsyncIterator[Yard]:
+    with tempfile.TemporaryDirectory() as folder:
+        control_plane, daemon, bus = ScriptedControlPlane(), ScriptedDaemon(), MemoryBus()
+        runner = ScriptedRunner(daemon, bus)
+        doors_dir = Path(folder)
+        listener = listen_tcp("127.0.0.1", 0)
+        async with (
+            open_door(daemon, doors_dir),
+            open_proxy(
+                control_plane_app=plain_control_plane,
+                control_plane=control_plane,
+                runners=lambda url: runner,
+                bus=bus,
+                clock=SystemClock(),
+                options=ProxyOptions(doors_dir=doors_dir, allowed_hosts=("sandyard.test",), version="1.2.3"),
+            ) as proxy,
+            serve(proxy, listener),
+            aiohttp.ClientSession(auto_decompress=False) as client,
+        ):
+            origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield Yard(origin, client, control_plane, daemon, runner, bus, doors_dir)
