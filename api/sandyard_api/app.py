@@ -15,6 +15,7 @@ from sandyard_api.access import Guard, key_guard, provide_grant, provide_key, pr
 from sandyard_api.api_keys import routes as api_key_routes
 from sandyard_api.api_keys.service import ApiKeys, keep_owner_key
 from sandyard_api.config import routes as config_routes
+from sandyard_api.config.service import Health
 from sandyard_api.database import Database, open_database
 from sandyard_api.dispatch import routes as dispatch_routes
 from sandyard_api.dispatch.service import Dispatch
@@ -73,7 +74,7 @@ class Services:
     """What handlers can ask for, by the name of the argument."""
 
     database: Database
-    bus: Bus
+    health: Health
     options: ControlPlaneOptions
     keys: ApiKeys
     runners: Runners
@@ -138,7 +139,7 @@ def build_services(database: Database, bus: Bus, clock: Clock, ids: IdSource, op
     runners = Runners(database, clock, lost_seconds=options.runner_lost_seconds)
     return Services(
         database=database,
-        bus=bus,
+        health=Health(database, bus),
         options=options,
         changes=changes,
         job_hints=job_hints,

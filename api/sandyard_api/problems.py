@@ -1,5 +1,6 @@
 """Errors as clients get them: one body for all, whoever found the error."""
 
+import re
 from http import HTTPStatus
 
 import msgspec
@@ -9,10 +10,27 @@ from litestar.response import Response
 
 from sandyard.clock import Clock
 from sandyard_api.access import AnyRequest
-from sandyard_api.errors import STATUS, ApiError
+from sandyard_api.errors import (
+    STATUS,
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    Unauthorized,
+)
 
 SOURCE = "DAYTONA_API"
 UNEXPECTED = "An unexpected error occurred."
+
+V2 = re.compile(r" (/api)?/v2(/|$)")
+CODE_OF = {
+    STATUS[kind]: kind.code
+    for kind in (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Conflict, PayloadTooLarge)
+}
+"""Codes for the errors of the router itself."""
 
 log = structlog.get_logger()
 
@@ -38,7 +56,7 @@ class Problems:
 
     def body(self, error: Exception, *, method: str, path: str) -> tuple[int, bytes]:
         """Status and JSON body. What we did not foresee is logged here, and nothing of it told."""
-        status, code, message = self._classify(error)
+        status, code, message = self._classify(error, method, path)
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("unexpected_error", path=path, method=method, exc_info=error)
         problem = Problem(
@@ -58,13 +76,25 @@ class Problems:
         status, body = self.body(error, method=request.method, path=request.scope["path"])
         return Response(body, status_code=status, media_type="application/json")
 
-    def _classify(self, error: Exception) -> tuple[HTTPStatus, str, str]:
+    def _classify(self, error: Exception, method: str, path: str) -> tuple[HTTPStatus, str, str]:
         if isinstance(error, ApiError):
             return STATUS[type(error)], error.code, str(error)
         if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             status = HTTPStatus(error.status_code)
-            return status, status.name, error.detail or status.phrase
+            return status, CODE_OF.get(status, ApiError.code), _detail(error, status, f"{method} {path}")
         return HTTPStatus.INTERNAL_SERVER_ERROR, ApiError.code, UNEXPECTED
+
+
+def _detail(error: HTTPException, status: HTTPStatus, asked: str) -> str:
+    """The router's words, made useful where it has none."""
+    if status is HTTPStatus.NOT_FOUND:
+        version_2 = (
+            " This is the API of the 0.x clients; clients of version 2 are not served." if V2.search(asked) else ""
+        )
+        return f"Cannot {asked}.{version_2}" if version_2 else f"Cannot {asked}"
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"Cannot {asked}"
+    return error.detail or status.phrase
 
 
 def json_headers(body: bytes) -> list[tuple[bytes, bytes]]:

@@ -55,7 +55,7 @@ class Client:
         headers: dict[str, str] | None = None,
     ) -> Answer:
         """One request, below `/api` unless the path says otherwise."""
-        path = path if path.startswith(("/api", "/_sandyard")) else f"/api{path}"
+        path = path if path.startswith(("/api/", "/_sandyard")) else f"/api{path}"
         sent = dict(headers or {})
         if key is not None:
             sent.setdefault("Authorization", f"Bearer {key}")

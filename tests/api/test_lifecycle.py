@@ -1,13 +1,6 @@
 """A sandbox from its creation to its end, as clients see it."""
 
-import asyncio
-
-import pytest
-
-from sandyard_api.jobs.wire import JobKind, Observation
-from sandyard_api.sandboxes.states import Observed
 from tests.api.conftest import World
-from tests.api.doubles import badly, pulling_first
 
 
 async def test_create_waits_for_the_runner_and_answers_started(world: World) -> None:

@@ -25,6 +25,26 @@ class Config(msgspec.Struct, rename="camel", kw_only=True):
     environment: str
 
 
+class PartHealth(msgspec.Struct):
+    """`up` or `down`."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct):
+    """What `GET /api/health/ready` says: everything in `details`, and once more by how it is."""
+
+    status: str
+    info: dict[str, PartHealth]
+    error: dict[str, PartHealth]
+    details: dict[str, PartHealth]
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every part is up."""
+        return not self.error
+
+
 def config(options: ControlPlaneOptions, origin: Origin) -> Config:
     """The settings as this client should see them."""
     return Config(

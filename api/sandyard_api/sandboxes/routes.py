@@ -4,6 +4,7 @@ from litestar import Router, delete, get, post, put
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 from litestar.response import Response, Stream
+from litestar.response.base import ASGIResponse
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.errors import BadRequest
@@ -213,9 +214,10 @@ async def set_ttl(
 
 
 @post("/{sandbox_ref:str}/last-activity", status_code=201)
-async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> None:
+async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> ASGIResponse:
     """updateLastActivity"""
     await sandboxes.touch(grant.organization_id, key)
+    return ASGIResponse(status_code=201)
 
 
 @get("/{sandbox_ref:str}/ports/{port:str}/preview-url")
