@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from tests.contract import readers
+from tests.contract import go_models, readers
 from tests.contract.running import Instance
 from tests.contract.toolbox import Toolbox, authorization, command_path
 from tests.contract.wire_client import Message, Refused, WebSocket, request
@@ -25,13 +25,6 @@ RUBY = {"X-Daytona-Source": "sdk-ruby", "X-Daytona-SDK-Version": "0.205.1", "Use
 JAVA = {"X-Daytona-Source": "sdk-java", "X-Daytona-SDK-Version": "0.205.1", "User-Agent": "sdk-java/0.205.1"}
 GO_OLD = {"X-Daytona-Source": "sdk-go", "X-Daytona-SDK-Version": "v0.143.0", "User-Agent": "sdk-go/v0.143.0"}
 GO_NEW = {"X-Daytona-Source": "sdk-go", "X-Daytona-SDK-Version": "v0.205.1", "User-Agent": "sdk-go/v0.205.1"}
-GO_0143_KEYS = {
-    "exec": {"cmdId", "exitCode", "output", "stdout", "stderr"},
-    "command": {"id", "command", "exitCode"},
-    "session": {"sessionId", "commands"},
-    "execute": {"exitCode", "result"},
-}
-"""What the Go models of release 0.143 know; they refuse any other key (`DisallowUnknownFields`)."""
 
 
 @pytest.fixture
@@ -179,16 +172,31 @@ def test_go_0143_finds_no_key_it_does_not_know(shared_toolbox: Toolbox, session:
     ran = box.call("POST", f"/process/session/{session}/exec", body)
     assert ran.status == 200
     answer = ran.json()
-    assert set(answer) <= GO_0143_KEYS["exec"]
+    assert set(answer) <= go_models.SESSION_EXEC
     assert answer["stdout"] == "Hello from stdout\n", "the seed's Go program prints this key"
     assert answer["exitCode"] == 0
     status = box.call("GET", command_path(session, answer["cmdId"])).json()
-    assert set(status) <= GO_0143_KEYS["command"]
+    assert set(status) <= go_models.COMMAND
     one = box.call("GET", f"/process/session/{session}").json()
-    assert set(one) <= GO_0143_KEYS["session"]
-    assert all(set(each) <= GO_0143_KEYS["command"] for each in one["commands"])
+    assert set(one) <= go_models.SESSION
+    assert all(set(each) <= go_models.COMMAND for each in one["commands"])
     executed = box.call("POST", "/process/execute", {"command": "true"}).json()
-    assert set(executed) <= GO_0143_KEYS["execute"]
+    assert set(executed) <= go_models.EXECUTE
+
+
+@pytest.mark.parametrize("minor", [136, 143, 147, 168, 182, 187])
+def test_go_of_each_release_finds_only_keys_it_knows_in_a_sandbox(shared_toolbox: Toolbox, minor: int) -> None:
+    release = (0, minor)
+    box = shared_toolbox.speaking(f"v0.{minor}.0", "sdk-go")
+    allowed = go_models.sandbox_keys(release)
+    sandbox = box.api("GET", f"/sandbox/{box.id}").json()
+    assert set(sandbox) <= allowed
+    assert set(sandbox) >= go_models.SANDBOX_REQUIRED | ({"toolboxProxyUrl"} & allowed)
+    page = box.api("GET", "/sandbox/paginated?page=1&limit=1").json()
+    assert set(page) == go_models.PAGINATED
+    assert all(set(item) <= allowed for item in page["items"])
+    assert set(box.api("GET", f"/sandbox/{box.id}/ports/3000/preview-url").json()) == go_models.PREVIEW
+    assert set(box.api("POST", f"/sandbox/{box.id}/autostop/15").json()) <= allowed
 
 
 def test_go_0143_reads_logs_as_one_string(shared_toolbox: Toolbox, session: str) -> None:
