@@ -1,0 +1,103 @@
+"""Asking a sandbox's daemon over its door: one request per connection, answers read as they come."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h11
+
+from sandyard_daemon.wire import DOOR_HEADER
+from sandyard_runner.doors import open_door
+from sandyard_runner.errors import DaemonUnreachable
+
+READ_BYTES = 1 << 18
+HEAD_TIMEOUT_SECONDS = 10.0
+MAX_JSON_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Door:
+    """Where a daemon listens, and what its door asks for."""
+
+    path: Path
+    secret: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The head of an answer, and its body as it arrives."""
+
+    status: int
+    chunks: AsyncIterator[bytes]
+    """Raises `DaemonUnreachable` when the connection breaks before the body's end."""
+
+
+@asynccontextmanager
+async def ask(door: Door, target: str) -> AsyncIterator[Answer]:
+    """`GET target`. The connection is closed on leaving. Raises `DaemonUnreachable`."""
+    reader, writer = await open_door(door.path)
+    connection = h11.Connection(h11.CLIENT)
+    request = h11.Request(
+        method="GET", target=target, headers=[("Host", "door"), (DOOR_HEADER, door.secret), ("Connection", "close")]
+    )
+    try:
+        try:
+            async with asyncio.timeout(HEAD_TIMEOUT_SECONDS):
+                writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+                await writer.drain()
+                head = await _next_event(connection, reader)
+        except TimeoutError as error:
+            raise DaemonUnreachable(f"no answer from the daemon within {HEAD_TIMEOUT_SECONDS:.0f} s") from error
+        if not isinstance(head, h11.Response):
+            raise DaemonUnreachable("the daemon closed the connection without an answer")
+        yield Answer(head.status_code, _body(connection, reader))
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def ask_json(door: Door, target: str) -> tuple[int, dict[str, Any]]:
+    """Status and JSON object of `GET target`. Raises `DaemonUnreachable`, also for what is not JSON."""
+    async with ask(door, target) as answer:
+        body = bytearray()
+        async for chunk in answer.chunks:
+            body += chunk
+            if len(body) > MAX_JSON_BYTES:
+                raise DaemonUnreachable(f"an answer of more than {MAX_JSON_BYTES} bytes where JSON was expected")
+    try:
+        decoded = json.loads(body)
+    except ValueError as error:
+        raise DaemonUnreachable("the daemon's answer is not JSON") from error
+    if not isinstance(decoded, dict):
+        raise DaemonUnreachable("the daemon's answer is not a JSON object")
+    return answer.status, decoded
+
+
+async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    while True:
+        event = await _next_event(connection, reader)
+        if isinstance(event, h11.Data):
+            yield bytes(event.data)
+        elif isinstance(event, h11.EndOfMessage):
+            return
+        else:
+            raise DaemonUnreachable("the daemon closed the connection in the middle of an answer")
+
+
+async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> object:
+    """The next event of the answer but for interim responses. Raises `DaemonUnreachable`."""
+    try:
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await reader.read(READ_BYTES))
+            elif not isinstance(event, h11.InformationalResponse):
+                return event
+    except (h11.RemoteProtocolError, OSError) as error:
+        raise DaemonUnreachable(f"the connection to the daemon broke: {error}") from error

@@ -1,0 +1,113 @@
+"""A runtime that keeps states and nothing else: for tests of everything above it, with failures on request."""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandyard_api.jobs.wire import SandboxSpec
+from sandyard_runner.errors import NotPresent, RuntimeFailure
+from sandyard_runner.runtime.contract import Present, PresentState, ProgressReport, RuntimeEvent
+from sandyard_runner.wire import Capability, Enforcement
+
+
+@dataclass(slots=True)
+class _Sandbox:
+    spec: SandboxSpec
+    state: PresentState = PresentState.STOPPED
+    exit_code: int | None = None
+    reason: str = ""
+
+
+class MemoryRuntime:
+    """Sandboxes without processes. `doors_dir` is where `door` points to; whoever wants a daemon there starts it."""
+
+    name = "memory"
+
+    def __init__(self, doors_dir: Path = Path("/nonexistent")) -> None:
+        self._doors_dir = doors_dir
+        self._sandboxes: dict[str, _Sandbox] = {}
+        self._failures: defaultdict[str, deque[RuntimeFailure]] = defaultdict(deque)
+        self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
+        self.calls: list[tuple[str, str]] = []
+        """`(method, sandbox id or image)` of every call, in order."""
+
+    def fail_next(self, method: str, failure: RuntimeFailure) -> None:
+        """Let the next call of `method` raise `failure`; several are raised one call each."""
+        self._failures[method].append(failure)
+
+    def kill(self, sandbox_id: str, *, reason: str = "killed: out of memory", exit_code: int = 137) -> None:
+        """End a sandbox without anybody having asked for it."""
+        sandbox = self._sandboxes[sandbox_id]
+        sandbox.state, sandbox.exit_code, sandbox.reason = PresentState.STOPPED, exit_code, reason
+        self._tell(RuntimeEvent(sandbox_id, gone=False, reason=reason))
+
+    def vanish(self, sandbox_id: str, *, reason: str = "removed by somebody else") -> None:
+        """Remove a sandbox behind the runner's back."""
+        del self._sandboxes[sandbox_id]
+        self._tell(RuntimeEvent(sandbox_id, gone=True, reason=reason))
+
+    def capabilities(self) -> Sequence[Capability]:
+        names = ("cpu", "memory", "processes", "disk", "network_isolation", "filesystem_isolation")
+        return [Capability(name, Enforcement.IGNORED, "nothing runs in the memory runtime") for name in names]
+
+    def door(self, sandbox_id: str) -> Path:
+        return self._doors_dir / sandbox_id / "door.sock"
+
+    async def ensure_image(self, image: str | None, report: ProgressReport) -> None:
+        self._called("ensure_image", image or "")
+        if image is not None:
+            report(f"image {image} is there")
+
+    async def create(self, spec: SandboxSpec) -> None:
+        self._called("create", spec.sandbox_id)
+        self._sandboxes.setdefault(spec.sandbox_id, _Sandbox(spec))
+
+    async def start(self, spec: SandboxSpec) -> None:
+        self._called("start", spec.sandbox_id)
+        sandbox = self._sandboxes.get(spec.sandbox_id)
+        if sandbox is None:
+            raise NotPresent(spec.sandbox_id)
+        sandbox.spec = spec
+        sandbox.state, sandbox.exit_code, sandbox.reason = PresentState.RUNNING, None, ""
+
+    async def stop(self, sandbox_id: str, *, force: bool = False, grace_seconds: float = 5.0) -> None:
+        self._called("stop", sandbox_id)
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is not None and sandbox.state is PresentState.RUNNING:
+            sandbox.state, sandbox.exit_code = PresentState.STOPPED, 137 if force else 0
+
+    async def remove(self, sandbox_id: str) -> None:
+        self._called("remove", sandbox_id)
+        self._sandboxes.pop(sandbox_id, None)
+
+    async def present(self) -> Sequence[Present]:
+        return [Present(key, item.state, item.exit_code, item.reason) for key, item in self._sandboxes.items()]
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[RuntimeEvent]]:
+        queue: asyncio.Queue[RuntimeEvent] = asyncio.Queue()
+        self._listeners.add(queue)
+        try:
+            yield _drain(queue)
+        finally:
+            self._listeners.discard(queue)
+
+    async def close(self) -> None:
+        self._listeners.clear()
+
+    def _called(self, method: str, subject: str) -> None:
+        self.calls.append((method, subject))
+        if self._failures[method]:
+            raise self._failures[method].popleft()
+
+    def _tell(self, event: RuntimeEvent) -> None:
+        for listener in self._listeners:
+            listener.put_nowait(event)
+
+
+async def _drain(queue: asyncio.Queue[RuntimeEvent]) -> AsyncIterator[RuntimeEvent]:
+    while True:
+        yield await queue.get()
