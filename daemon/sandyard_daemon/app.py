@@ -7,7 +7,7 @@ from sandyard_daemon.diary import report
 from sandyard_daemon.errors import BadRequest, DaemonError, Internal, NotBuilt, Unauthorized, envelope
 from sandyard_daemon.http.messages import Answer, Handler, Request, Response, json_response
 from sandyard_daemon.http.routing import REST, Router
-from sandyard_daemon.wire import DOOR_HEADER
+from sandyard_daemon.wire import DOOR_HEADER, OWN_ERROR_HEADER
 from sandyard_daemon.wire.operations import OPERATIONS
 from sandyard_daemon.wire.versions import Caller
 
@@ -66,4 +66,4 @@ def _error_response(request: Request, error: DaemonError) -> Response:
     body = envelope(error, method=request.method, path=request.raw_path)
     if Caller.of(request.header).decodes_strictly:
         body = {key: value for key, value in body.items() if key in _OLD_ERROR_KEYS}
-    return json_response(error.status, body)
+    return json_response(error.status, body)._replace(headers=((OWN_ERROR_HEADER, error.code),))

@@ -4,6 +4,7 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from sandyard_api.jobs.wire import Route
+from sandyard_daemon.wire import OWN_ERROR_HEADER
 from sandyard_proxy.activity import Activity
 from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, header, text_header
 from sandyard_proxy.auth import Credential, Entry, cookie_for, forwarded_headers, let_in
@@ -13,7 +14,7 @@ from sandyard_proxy.destinations import Destination, Mount, forwarded_query
 from sandyard_proxy.doors import Doors
 from sandyard_proxy.errors import DoorUnreachable, NotFound, NotStarted
 from sandyard_proxy.follow.routes import FollowRoutes, log_of, read_request, wants_follow
-from sandyard_proxy.forward import Outgoing, answer_headers, forward
+from sandyard_proxy.forward import Outgoing, forward
 from sandyard_proxy.forwarded import SCHEMES, origin_headers, without_origin
 from sandyard_proxy.route_table import RouteTable
 from sandyard_proxy.tunnel import tunnel
@@ -21,6 +22,8 @@ from sandyard_proxy.tunnel import tunnel
 STARTED = "started"
 GONE = frozenset({"destroyed", "destroying"})
 SKIP_ACTIVITY = b"x-daytona-skip-last-activity-update"
+OWN_ERROR = OWN_ERROR_HEADER.lower().encode()
+SHIELDED = frozenset((b"content-security-policy", b"x-content-type-options"))
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  compared, not bound
 
 
@@ -77,6 +80,11 @@ class SandboxRoutes:
             return
 
         def rewrite(head: ResponseHead) -> Headers:
+            if head.status == HTTPStatus.UNAUTHORIZED and header(head.headers, OWN_ERROR) is not None:
+                self._routes.forget(
+                    entry.route.sandbox_id
+                )  # a secret of an earlier start; the next request has the new one
+                raise DoorUnreachable("bad gateway: the sandbox was restarted just now; try again")
             return _rewritten(scope, destination, entry, head)
 
         await forward(receive, send, door.lend, outgoing, rewrite)
@@ -84,24 +92,20 @@ class SandboxRoutes:
 
 def _rewritten(scope: Scope, destination: Destination, entry: Entry, head: ResponseHead) -> Headers:
     """The answer's headers as the client shall see them. Raises `DoorUnreachable` for a port where nobody listens."""
-    headers = answer_headers(head)
-    if not destination.is_toolbox and _is_dead_port(head):
-        raise DoorUnreachable(f"bad gateway: nothing in the sandbox listens on port {destination.port}")
+    headers = end_to_end(head.headers)
+    if header(headers, OWN_ERROR) is not None:
+        headers = [pair for pair in headers if pair[0] != OWN_ERROR]
+        if not destination.is_toolbox and head.status == HTTPStatus.BAD_GATEWAY:
+            raise DoorUnreachable(f"bad gateway: nothing in the sandbox answers on port {destination.port}")
     headers = [(key, _location(scope, destination, value) if key == b"location" else value) for key, value in headers]
     if destination.is_toolbox:
         # Whatever a sandbox makes us deliver here shares its origin with the dashboard: it must not run.
-        shielded = (b"content-security-policy", b"x-content-type-options")
-        headers = [pair for pair in headers if pair[0] not in shielded]
-        headers += [(shielded[0], b"sandbox"), (shielded[1], b"nosniff")]
+        headers = [pair for pair in headers if pair[0] not in SHIELDED]
+        headers += [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
     elif entry.credential is Credential.TOKEN_QUERY and scope["method"] == "GET":
         secure = SCHEMES[scope.get("scheme", "http")] == "https"
         headers.append((b"set-cookie", cookie_for(entry, secure=secure)))
     return headers
-
-
-def _is_dead_port(head: ResponseHead) -> bool:
-    """The daemon's own word that it could not connect; an app's own 502 passes unchanged."""
-    return head.status == HTTPStatus.BAD_GATEWAY and header(head.headers, b"x-sandyard-dead-port") is not None
 
 
 def _location(scope: Scope, destination: Destination, value: bytes) -> bytes:

@@ -26,7 +26,7 @@ from sandyard_api.jobs.wire import (
     SessionRecord,
     Wanted,
 )
-from sandyard_daemon.wire import EXIT_CODE, LogFrame, LogHead, Stream
+from sandyard_daemon.wire import EXIT_CODE, OWN_ERROR_HEADER, LogFrame, LogHead, Stream
 from sandyard_proxy.asgi import Receive, Scope, Send, answer_json
 from sandyard_runner.client import RunnerUnreachable
 from sandyard_runner.wire import RelayTick, log_channel
@@ -59,9 +59,7 @@ class ScriptedControlPlane:
 
     def change(self, sandbox_id: str = SANDBOX, **fields: Any) -> None:
         """Another route for a sandbox from now on."""
-        self.routes = [
-            replace(route, **fields) if route.sandbox_id == sandbox_id else route for route in self.routes
-        ]
+        self.routes = [replace(route, **fields) if route.sandbox_id == sandbox_id else route for route in self.routes]
 
     async def route(self, key: str) -> Route:
         self.asked.append(key)
@@ -211,7 +209,7 @@ class ScriptedDaemon:
             await send({"type": "http.response.body", "body": b""})
             return
         if path.startswith("/proxy/4000/"):
-            dead = [(b"x-sandyard-dead-port", b"4000")]
+            dead = [(OWN_ERROR_HEADER.lower().encode(), b"INTERNAL_SERVER_ERROR")]
             await send({"type": "http.response.start", "status": 502, "headers": dead})
             await send({"type": "http.response.body", "body": b""})
             return

@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 DOOR_HEADER = "X-Sandyard-Door"
+OWN_ERROR_HEADER = "X-Sandyard-Daemon-Error"
+"""On every error that is the daemon's own, with its code: so a 502 of `/proxy/{port}` is not taken for the user's."""
 FRAME_HEADER = struct.Struct(">QBI")
 EXIT_CODE = struct.Struct(">q")
 MAX_FRAME_PAYLOAD = 1 << 18
