@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from cryptography.fernet import Fernet
-from sandyard_proxy.app import open_proxy
-from sandyard_runner.app import Leave, open_runner
 
+from sandyard import __version__
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.bus.redis import RedisBus
-from sandyard.clock import Clock, SystemClock
+from sandyard.clock import SystemClock
 from sandyard.ids import IdSource, RandomIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
@@ -22,7 +21,11 @@ from sandyard.serving import listen_tcp, listen_unix, serve
 from sandyard.settings import InvalidSetting, Settings
 from sandyard_api.app import open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
+from sandyard_api.options import ControlPlaneOptions
+from sandyard_proxy.app import open_proxy
+from sandyard_proxy.options import ProxyOptions
 from sandyard_proxy.upstream import open_upstream
+from sandyard_runner.app import Leave, RunnerOptions, open_runner
 from sandyard_runner.client import HttpRunner
 from sandyard_runner.runtime.contract import Runtime
 
@@ -110,7 +113,7 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 options=runner_options(settings, secrets, leave, f"unix:{sockets / 'runner.sock'}"),
             )
         )
-        await stack.enter_async_context(serve(runner.app, listen_unix(sockets / "runner.sock"), websockets=False))
+        await stack.enter_async_context(serve(runner.app, listen_unix(sockets / "runner.sock")))
         proxy = await stack.enter_async_context(
             open_proxy(
                 control_plane_app=plane.app,
@@ -118,11 +121,40 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 runners=lambda url: HttpRunner(url, secrets.internal_token),
                 bus=bus,
                 clock=clock,
-                options=proxy_options(settings, secrets),
+                options=proxy_options(settings),
             )
         )
         await stack.enter_async_context(serve(proxy, public))
         yield Embedded(_origin(settings, port), secrets.api_key, runtime)
+
+
+def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneOptions:
+    """What the control plane is told."""
+    return ControlPlaneOptions(
+        api_key=secrets.api_key,
+        internal_token=secrets.internal_token,
+        encryption_key=secrets.encryption_key,
+        version=__version__,
+        public_url=settings.public_url,
+        allowed_hosts=settings.allowed_hosts,
+        trust_forwarded=settings.trust_forwarded,
+    )
+
+
+def runner_options(settings: Settings, secrets: Secrets, leave: Leave, url: str) -> RunnerOptions:
+    """What a runner is told."""
+    return RunnerOptions(runner_id=settings.runner_id, url=url, internal_token=secrets.internal_token, leave=leave)
+
+
+def proxy_options(settings: Settings) -> ProxyOptions:
+    """What a proxy is told."""
+    return ProxyOptions(
+        doors_dir=settings.resolved_doors_dir(),
+        allowed_hosts=settings.allowed_hosts,
+        public_url=settings.public_url,
+        trust_forwarded=settings.trust_forwarded,
+        version=__version__,
+    )
 
 
 def _origin(settings: Settings, port: int) -> str:
@@ -156,7 +188,7 @@ async def open_api(settings: Settings) -> AsyncIterator[None]:
 @asynccontextmanager
 async def open_runner_process(settings: Settings, *, leave: Leave) -> AsyncIterator[None]:
     """One runner alone, for the distributed form."""
-    clock: Clock = SystemClock()
+    clock = SystemClock()
     async with AsyncExitStack() as stack:
         secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
@@ -171,7 +203,7 @@ async def open_runner_process(settings: Settings, *, leave: Leave) -> AsyncItera
                 options=runner_options(settings, secrets, leave, settings.runner_url),
             )
         )
-        await stack.enter_async_context(serve(runner.app, _listen(settings.runner_listen), websockets=False))
+        await stack.enter_async_context(serve(runner.app, _listen(settings.runner_listen)))
         yield
 
 
@@ -190,7 +222,7 @@ async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
                 runners=lambda url: HttpRunner(url, secrets.internal_token),
                 bus=bus,
                 clock=SystemClock(),
-                options=proxy_options(settings, secrets),
+                options=proxy_options(settings),
             )
         )
         await stack.enter_async_context(serve(proxy, listen_tcp(settings.host, settings.port)))

@@ -11,7 +11,8 @@ import click
 from sandyard.cli.client import Client, find
 from sandyard.cli.lifetime import run
 from sandyard.cli.options import settings_of, settings_options
-from sandyard_daemon.wire import Demultiplexer, Stream
+from sandyard_daemon.wire import Stream
+from sandyard_daemon.wire.markers import Demultiplexer
 
 CONNECT_SECONDS = 10
 
@@ -44,7 +45,7 @@ async def _print(client: Client, path: str, *, follow: bool) -> None:
             async for chunk in answer.content.iter_any():
                 for stream, data in split.feed(chunk):
                     await asyncio.to_thread(_write, stream, data)
-        for stream, data in split.finish():
+        for stream, data in split.flush():
             _write(stream, data)
 
 

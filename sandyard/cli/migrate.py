@@ -6,7 +6,8 @@ import click
 
 from sandyard.cli.lifetime import run
 from sandyard.cli.options import settings_of, settings_options
-from sandyard_api.database import migrate as migrate_database
+from sandyard_api.database import open_database
+from sandyard_migrations.upgrade import upgrade
 
 
 @click.command()
@@ -15,5 +16,10 @@ def migrate(**options: Any) -> None:
     """Create or upgrade the tables. `up` and `api` do this themselves at start; here it can be done before."""
     settings = settings_of(**options)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    run(migrate_database(settings.resolved_database_url()), log_level=settings.log_level)
+    run(_migrate(settings.resolved_database_url()), log_level=settings.log_level)
     click.echo("the database is up to date")
+
+
+async def _migrate(url: str) -> None:
+    async with open_database(url) as database:
+        await upgrade(database.engine)

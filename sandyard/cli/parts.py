@@ -5,12 +5,12 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import click
-from sandyard_runner.app import Leave
 
 from sandyard.cli.lifetime import run, say, told_to_end
 from sandyard.cli.options import settings_of, settings_options
 from sandyard.settings import Settings
 from sandyard.wiring import open_api, open_proxy_process, open_runner_process
+from sandyard_runner.app import Leave
 
 
 @click.command()

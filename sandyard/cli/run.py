@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from sandyard_runner.app import Leave
 
 from sandyard.cli.lifetime import run as run_loop
 from sandyard.cli.lifetime import say, told_to_end
@@ -18,6 +17,7 @@ from sandyard.cli.options import settings_of, settings_options
 from sandyard.keeping import hold
 from sandyard.settings import Settings
 from sandyard.wiring import open_embedded
+from sandyard_runner.app import Leave
 
 GRACE_SECONDS = 10
 NOT_FOUND = 127
@@ -39,7 +39,7 @@ def run(command: tuple[str, ...], **options: Any) -> None:
 
 async def _run(settings: Settings, command: Sequence[str]) -> int:
     with hold(settings.data_dir):
-        async with told_to_end() as ending, open_embedded(settings, leave=Leave.REMOVED) as running:
+        async with told_to_end() as ending, open_embedded(settings, leave=Leave.REMOVE) as running:
             environment = os.environ | {
                 "DAYTONA_API_URL": f"{running.url}/api",
                 "DAYTONA_API_KEY": running.api_key,

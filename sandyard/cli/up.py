@@ -4,7 +4,6 @@ import os
 from typing import Any
 
 import click
-from sandyard_runner.app import Leave
 
 from sandyard import __version__
 from sandyard.cli.lifetime import run, say, told_to_end
@@ -13,6 +12,7 @@ from sandyard.keeping import Running, announce, hold
 from sandyard.runtimes import notes_on
 from sandyard.settings import Settings
 from sandyard.wiring import open_embedded
+from sandyard_runner.app import Leave
 
 
 @click.command()
@@ -29,7 +29,7 @@ def up(**options: Any) -> None:
 
 async def _up(settings: Settings) -> None:
     with hold(settings.data_dir):
-        async with told_to_end() as ending, open_embedded(settings, leave=Leave.STOPPED) as running:
+        async with told_to_end() as ending, open_embedded(settings, leave=Leave.STOP) as running:
             with announce(settings.data_dir, Running(os.getpid(), running.url, running.runtime.name)):
                 say(f"Sandyard {__version__} is ready at {running.url} (runtime: {running.runtime.name})")
                 for note in notes_on(running.runtime):
