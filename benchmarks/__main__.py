@@ -1,0 +1,51 @@
+"""`python -m benchmarks [--quick] [--only NAME ...]`: print the table; a whole run writes RESULTS.md, too."""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from benchmarks import creation, daemon, execution, following, latency, log_capture, report, starting
+from benchmarks.bench import Bench
+from benchmarks.figures import Row
+from benchmarks.machine import describe
+
+FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
+    "capture": log_capture.measure,
+    "follow": following.measure,
+    "follow-redis": following.measure_redis,
+    "crowd": following.measure_crowd,
+    "latency": latency.measure,
+    "latency-redis": latency.measure_redis,
+    "execute": execution.measure,
+    "create": creation.measure,
+    "ready": starting.measure_ready,
+    "idle": starting.measure_idle,
+    "daemon": daemon.measure,
+}
+"""What can be asked for, in the table's order."""
+
+
+def main() -> int:
+    """Exit with 1 when a target was missed."""
+    parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and less data; writes no document")
+    parser.add_argument("--only", action="append", choices=list(FAMILIES), help="one family; may be repeated")
+    arguments = parser.parse_args()
+    machine = describe()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="sandyard-bench-") as folder:
+        bench = Bench(Path(folder), is_quick=arguments.quick)
+        for name in arguments.only or FAMILIES:
+            print(f"measuring: {name}", file=sys.stderr, flush=True)
+            rows += FAMILIES[name](bench)
+    print(*machine, sep="\n")
+    report.show(rows)
+    if not arguments.quick and not arguments.only:
+        report.write(rows, machine)
+    return 1 if any(getattr(row, "is_met", None) is False for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
