@@ -17,7 +17,7 @@ def test_a_data_directory_has_one_holder(tmp_path: Path) -> None:
     running = Running(pid=1, url="http://127.0.0.1:1", runtime="memory")
     with hold(tmp_path), announce(tmp_path, running):
         assert is_held(tmp_path)
-        with pytest.raises(DataDirectoryInUse, match="http://127.0.0.1:1"), hold(tmp_path):
+        with pytest.raises(DataDirectoryInUse, match=r"http://127\.0\.0\.1:1"), hold(tmp_path):
             pass
     assert not is_held(tmp_path)
 
