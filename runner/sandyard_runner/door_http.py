@@ -38,17 +38,14 @@ class Answer:
 
 
 @asynccontextmanager
-async def ask(door: Door, target: str) -> AsyncIterator[Answer]:
-    """`GET target`. The connection is closed on leaving. Raises `DaemonUnreachable`."""
+async def ask(door: Door, target: str, *, json_body: object = None) -> AsyncIterator[Answer]:
+    """`GET target`, or `POST` where there is a body. The connection ends with the block. Raises `DaemonUnreachable`."""
     reader, writer = await open_door(door.path)
     connection = h11.Connection(h11.CLIENT)
-    request = h11.Request(
-        method="GET", target=target, headers=[("Host", "door"), (DOOR_HEADER, door.secret), ("Connection", "close")]
-    )
     try:
         try:
             async with asyncio.timeout(HEAD_TIMEOUT_SECONDS):
-                writer.write((connection.send(request) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+                writer.write(_request(connection, door, target, json_body))
                 await writer.drain()
                 head = await _next_event(connection, reader)
         except TimeoutError as error:
@@ -77,6 +74,16 @@ async def ask_json(door: Door, target: str) -> tuple[int, dict[str, Any]]:
     if not isinstance(decoded, dict):
         raise DaemonUnreachable("the daemon's answer is not a JSON object")
     return answer.status, decoded
+
+
+def _request(connection: h11.Connection, door: Door, target: str, json_body: object) -> bytes:
+    body = b"" if json_body is None else json.dumps(json_body).encode()
+    headers = [("Host", "door"), (DOOR_HEADER, door.secret), ("Connection", "close")]
+    if json_body is not None:
+        headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+    method = "GET" if json_body is None else "POST"
+    events = (h11.Request(method=method, target=target, headers=headers), h11.Data(body), h11.EndOfMessage())
+    return b"".join(connection.send(event) or b"" for event in events)
 
 
 async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:

@@ -76,17 +76,17 @@ class Images:
         await self._follow(
             f"pull {reference}",
             lambda api: api.pull(repository, tag=tag, stream=True, decode=True, platform=f"linux/{self._arch}"),
-            _Progress(report),
+            Progress(report),
         )
 
     async def _build(self, reference: str, report: ProgressReport) -> None:
         report(f"Building {reference}, the image of the default snapshot (once)")
         mirror = self._options.debian_mirror
-        context = _context()
+        packed = context()
 
         def build(api: Api) -> Any:
             return api.build(
-                fileobj=context,
+                fileobj=packed,
                 custom_context=True,
                 target=STAGE,
                 tag=reference,
@@ -97,23 +97,25 @@ class Images:
                 buildargs={MIRROR_ARGUMENT: mirror} if mirror else {},
             )
 
-        await self._follow(f"build {reference}", build, _Progress(report))
+        await self._follow(f"build {reference}", build, Progress(report))
 
-    async def _follow(self, doing: str, work: Callable[[Api], Iterable[Item]], progress: "_Progress") -> None:
+    async def _follow(self, doing: str, work: Callable[[Api], Iterable[Item]], progress: "Progress") -> None:
         await self._engine.stream(doing, work, progress.take)
         if progress.error:
             raise RuntimeFailure(f"cannot {doing}: {progress.error}")
 
 
-class _Progress:
+class Progress:
     """Turns the engine's progress items into lines, leaving out those that only count bytes."""
 
     def __init__(self, report: ProgressReport) -> None:
         self._report = report
         self._last: dict[str, str] = {}
         self.error: str | None = None
+        """What the engine said went wrong; it does so in the stream, with status 200."""
 
     def take(self, item: Item) -> None:
+        """One item of a pull or build."""
         if error := item.get("error"):
             self.error = str(error).strip()
         elif text := str(item.get("stream", "")).strip():
@@ -141,7 +143,8 @@ def dockerfile() -> bytes:
     return resources.files("sandyard_runner").joinpath("images", "sandbox", "Dockerfile").read_bytes()
 
 
-def _context() -> io.BytesIO:
+def context() -> io.BytesIO:
+    """The build context of our own image, as a tar file."""
     content, packed = dockerfile(), io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         entry = tarfile.TarInfo("Dockerfile")

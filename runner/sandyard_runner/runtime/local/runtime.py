@@ -378,18 +378,19 @@ class LocalRuntime:
 
     def _reason(self, sandbox_id: str, running: _Running) -> str:
         code = running.watch.exit_code
-        if running.group is not None and running.group.oom_kills() and code in (137, None):
+        words = self._last_words(sandbox_id)
+        # unshare(1) reports a killed child by a status and a message of its own.
+        was_killed = code is None or code > 128 or words.startswith("unshare: ")
+        if running.group is not None and running.group.oom_kills() and was_killed:
             return "killed: out of memory"
-        if code is None:
-            return "the sandbox's first process ended"
-        if code > 128:
-            return f"the sandbox's first process was killed by signal {code - 128}"
-        return f"the sandbox's first process exited with status {code}: {self._last_words(sandbox_id)}".rstrip(": ")
+        if was_killed:
+            return "the sandbox's first process was killed"
+        return f"the sandbox's first process exited with status {code}: {words}".rstrip(": ")
 
     def _last_words(self, sandbox_id: str) -> str:
         with contextlib.suppress(OSError):
             lines = (self._base(sandbox_id) / "daemon.log").read_text(errors="replace").strip().splitlines()
-            if lines and not lines[-1].startswith("unshare: "):  # its own trouble with a child that was killed
+            if lines:
                 return lines[-1][:500]
         return ""
 
