@@ -26,6 +26,7 @@ SOURCE = "DAYTONA_API"
 UNEXPECTED = "An unexpected error occurred."
 
 V2 = re.compile(r" (/api)?/v2(/|$)")
+V2_HINT = ". Here is the API of the 0.x clients; clients of version 2 are not served"
 CODE_OF = {
     STATUS[kind]: kind.code
     for kind in (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Conflict, PayloadTooLarge)
@@ -91,7 +92,7 @@ def _detail(error: HTTPException, status: HTTPStatus, asked: str) -> str:
         version_2 = (
             " This is the API of the 0.x clients; clients of version 2 are not served." if V2.search(asked) else ""
         )
-        return f"Cannot {asked}.{version_2}" if version_2 else f"Cannot {asked}"
+        return f"Cannot {asked}{version_2}"
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         return f"Cannot {asked}"
     return error.detail or status.phrase

@@ -124,12 +124,16 @@ async def open_world(
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'test.db'}"
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    """A control plane on SQLite, with a live runner that has no work yet."""
+    async with open_world(f"sqlite:///{tmp_path / 'test.db'}") as opened:
+        await opened.runner.beat()
+        yield opened
 
 
 @pytest.fixture
-async def world(sqlite_url: str) -> AsyncIterator[World]:
-    async with open_world(sqlite_url) as opened:
+async def either_world(database_url: str) -> AsyncIterator[World]:
+    """The same on either database."""
+    async with open_world(database_url) as opened:
         await opened.runner.beat()
         yield opened

@@ -112,12 +112,14 @@ class Dispatch:
                 row = await db.get_one(Sandbox, job.sandbox_id)
                 cause = result.reason or CAUSES[job.kind]
                 values: dict[str, Any] = {"recoverable": result.recoverable}
-                if not result.ok and row.desired is not Desired.DESTROYED:
-                    values["error_reason"] = cause
+                if row.desired is not Desired.DESTROYED:
+                    values["error_reason"] = None if result.ok else cause
                 if result.daemon_version is not None:
                     values["daemon_version"] = result.daemon_version
                 seen = await moves.sight(db, row, result.observed, cause=cause, at=now, asked_for=True, **values)
-                settled = await moves.settle(db, seen.row if seen else row, cause=cause, at=now)
+                settled = await moves.settle(
+                    db, seen.row if seen else row, cause=cause, at=now, **({} if seen else values)
+                )
                 return [move for move in (seen, settled) if move is not None]
 
         await self._announcer.moved(*await _repeat(apply))

@@ -110,12 +110,12 @@ async def sight(
     return await _write(db, row, (seen, desired), cause=cause, at=at, guard=None, **values)
 
 
-async def settle(db: AsyncSession, row: Sandbox, *, cause: str, at: datetime) -> Move | None:
+async def settle(db: AsyncSession, row: Sandbox, *, cause: str, at: datetime, **values: Any) -> Move | None:
     """After a job ended in the other resting state than the wanted one: want what is, so that nothing hangs."""
     resting = {Observed.STARTED: Desired.STARTED, Observed.STOPPED: Desired.STOPPED}.get(row.observed)
     if resting is None or row.desired in (resting, Desired.DESTROYED):
         return None
-    return await _write(db, row, (row.observed, resting), cause=cause, at=at, guard=None)
+    return await _write(db, row, (row.observed, resting), cause=cause, at=at, guard=None, **values)
 
 
 async def _write(

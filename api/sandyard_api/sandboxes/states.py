@@ -184,3 +184,19 @@ TIME_LIMIT_MINUTES: Mapping[Observed, int] = {
     Observed.STOPPING: 15,
 }
 """How long a passing state may last before it becomes an error."""
+
+
+def render() -> str:
+    """`docs/states.md`: the tables above for readers."""
+    lines = ["# Sandbox states", "", "What may be observed next, as a runner reports it:", "", "```mermaid"]
+    lines += ["stateDiagram-v2", "    [*] --> pending", "    [*] --> pending_build"]
+    lines += [f"    {here} --> {there}" for here, nexts in SIGHTINGS.items() for there in sorted(nexts)]
+    lines += ["```", "", "What requests make of `observed, desired`; what has no line is refused:", ""]
+    lines += ["| observed | desired | request | observed after | desired after |", "|---|---|---|---|---|"]
+    lines += [f"| {o} | {d} | {request} | {pair[0]} | {pair[1]} |" for (o, d, request), pair in REQUESTS.items()]
+    lines += ["", "What clients are shown:", "", "| observed | " + " | ".join(f"desired {d}" for d in Desired) + " |"]
+    lines += ["|---|" + "---|" * len(Desired)]
+    lines += [f"| {seen} | " + " | ".join(SHOWN[seen, wanted] for wanted in Desired) + " |" for seen in Observed]
+    lines += ["", "How long a passing state may last:", "", "| observed | minutes |", "|---|---|"]
+    lines += [f"| {seen} | {minutes} |" for seen, minutes in TIME_LIMIT_MINUTES.items()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,133 @@
+"""What a create request may say, and the words that refuse the rest."""
+
+from typing import Any
+
+import pytest
+
+from tests.api.conftest import World
+
+BUILD = {"dockerfileContent": "FROM debian:12\n"}
+
+REFUSED: list[tuple[dict[str, Any], int, str]] = [
+    ({"cpu": -1}, 400, "cpu must not be less than 0"),
+    ({"cpu": "2"}, 400, "cpu must be a number conforming to the specified constraints"),
+    ({"env": [], "public": "yes"}, 400, "env must be an object, public must be a boolean value"),
+    ({"name": 5}, 400, "name must be a string"),
+    ({"name": "<b>x</b>"}, 400, "name must not contain HTML tags, URLs, or control characters"),
+    ({"name": "see https://x"}, 400, "name must not contain HTML tags, URLs, or control characters"),
+    ({"name": "a\u0007b"}, 400, "name must not contain HTML tags, URLs, or control characters"),
+    ({"labels": "x"}, 400, "labels must be an object"),
+    (
+        {"snapshot": "mine"},
+        400,
+        "Snapshot mine not found. Did you add it through the Daytona Dashboard?",
+    ),
+    ({"snapshot": "mine", "buildInfo": BUILD}, 400, "Cannot specify a snapshot when using a build info entry"),
+    ({"cpu": 2}, 400, "Cannot specify Sandbox resources when using a snapshot"),
+    ({"target": "mars"}, 404, "Region not found"),
+    ({"autoStopInterval": -1}, 400, "Auto-stop interval must be non-negative"),
+    ({"autoArchiveInterval": -1}, 400, "Auto-archive interval must be non-negative"),
+    ({"buildInfo": {}}, 400, "buildInfo.dockerfileContent must be a string"),
+    ({"buildInfo": {"dockerfileContent": "# nothing\n"}}, 400, "buildInfo.dockerfileContent must not be empty"),
+    ({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}, 501, "Volumes are not supported yet (volumes)"),
+    ({"networkAllowList": "10.0.0.0/8"}, 501, "Network allow lists are not supported yet (networkAllowList)"),
+    ({"buildInfo": BUILD, "gpu": 1}, 501, "GPUs are not supported yet (gpu)"),
+]
+
+
+@pytest.mark.parametrize(("body", "status", "message"), REFUSED)
+async def test_what_cannot_be_is_refused_in_the_platforms_words(
+    world: World, body: dict[str, Any], status: int, message: str
+) -> None:
+    answer = await world.client.call("POST", "/sandbox", body)
+    assert (answer.status, answer.json["message"]) == (status, message)
+
+
+@pytest.mark.parametrize("text", ["RUN true", "FROM ${BASE}", "FROM", "FROMdebian"])
+async def test_a_dockerfile_starts_with_an_image(world: World, text: str) -> None:
+    answer = await world.client.call("POST", "/sandbox", {"buildInfo": {"dockerfileContent": text}})
+    assert answer.status == 400
+    assert "must start with FROM and an image" in answer.json["message"]
+
+
+async def test_more_than_one_line_is_said_to_come_later(world: World) -> None:
+    body = {"buildInfo": {"dockerfileContent": "FROM debian:12\nRUN apt-get update\n"}}
+    answer = await world.client.call("POST", "/sandbox", body)
+    assert answer.status == 501
+    assert answer.json["message"] == (
+        "Declarative builds are not supported yet: buildInfo takes a single `FROM image` line. "
+        "The next line is 'RUN apt-get update'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "image"),
+    [
+        ("FROM debian:12", "debian:12"),
+        ("\n# syntax\nfrom  ghcr.io/a/b@sha256:00  \n", "ghcr.io/a/b@sha256:00"),
+        ("FROM --platform=linux/amd64 alpine AS base\n", "alpine"),
+    ],
+)
+async def test_a_single_from_line_is_an_image(world: World, text: str, image: str) -> None:
+    body = {"buildInfo": {"dockerfileContent": text, "contextHashes": []}, "cpu": 2, "memory": 4, "disk": 5}
+    answer = await world.client.call("POST", "/sandbox", body)
+    assert (answer.json["cpu"], answer.json["memory"], answer.json["disk"]) == (2, 4, 5)
+    [job] = await world.runner.claim()
+    assert (job.spec.image, job.spec.cpu, job.spec.memory_gib, job.spec.disk_gib) == (image, 2, 4, 5)
+
+
+async def test_defaults_are_the_platforms(world: World) -> None:
+    sandbox = await world.create()
+    assert sandbox["name"] == sandbox["id"]
+    given = {key: sandbox[key] for key in ("cpu", "gpu", "memory", "disk", "user", "env", "labels", "public")}
+    assert given == {
+        "cpu": 1,
+        "gpu": 0,
+        "memory": 1,
+        "disk": 3,
+        "user": "daytona",
+        "env": {},
+        "labels": {},
+        "public": False,
+    }
+    intervals = (sandbox["autoStopInterval"], sandbox["autoArchiveInterval"], sandbox["autoDeleteInterval"])
+    assert intervals == (15, 10080, -1)
+    assert (sandbox["state"], sandbox["desiredState"], sandbox["kvm"]) == ("started", "started", False)
+    assert all(type(sandbox[key]) is int for key in ("cpu", "gpu", "memory", "disk"))
+
+
+async def test_auto_archive_of_zero_is_the_maximum_and_ttl_makes_an_end(world: World) -> None:
+    sandbox = await world.create(autoArchiveInterval=0, ttlMinutes=5, autoDeleteInterval=-7)
+    assert sandbox["autoArchiveInterval"] == 43200
+    assert sandbox["autoDeleteInterval"] == -1
+    assert sandbox["autoDestroyAt"] > sandbox["createdAt"]
+
+
+async def test_unknown_fields_and_missing_content_types_do_not_matter(world: World) -> None:
+    async with world.runner.working():
+        answer = await world.client.call(
+            "POST",
+            "/sandbox",
+            data=b'{"queueTimeout": 5, "volumes": [], "env": {"N": 1}}',
+            headers={"Content-Type": ""},
+        )
+    assert answer.status == 200
+    assert answer.json["env"] == {"N": "1"}
+
+
+@pytest.mark.parametrize("body", [b"{bad", b'{"a": }', b"\xff\xfe", b"[" * 100_000, b'"text"', b"[1]"])
+async def test_what_is_no_json_object_is_a_400(world: World, body: bytes) -> None:
+    answer = await world.client.call("POST", "/sandbox", data=body)
+    assert answer.status == 400
+    assert answer.json["message"] in ("Invalid JSON in request body", "body must be an object")
+
+
+async def test_the_spec_carries_what_was_asked(world: World) -> None:
+    sandbox = await world.create(
+        name="spec", user="root", env={"A": "1"}, labels={"l": "v"}, networkBlockAll=True, snapshot="sandyard-default"
+    )
+    spec = world.runner.jobs[0].spec
+    assert (spec.sandbox_id, spec.name, spec.user) == (sandbox["id"], "spec", "root")
+    assert (spec.env, spec.labels, spec.network_block_all) == ({"A": "1"}, {"l": "v"}, True)
+    assert (spec.image, spec.snapshot) == (None, "sandyard-default")
+    assert len(spec.door_secret) == 48
