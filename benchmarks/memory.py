@@ -13,13 +13,15 @@ class Memory:
     proportional: float
     """Shared pages counted in parts."""
     private_dirty: float
+    anonymous: float
+    """Of no file; shared pages counted in parts."""
 
     @classmethod
     def of(cls, pid: int) -> "Memory":
         """Now. Raises `OSError` when there is no such process. *Source:* proc(5), `smaps_rollup`."""
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
         found = {name: int(kilobytes) * 1024 / 1e6 for name, kilobytes in re.findall(r"^(\w+):\s+(\d+) kB", text, re.M)}
-        return cls(found["Rss"], found["Pss"], found["Private_Dirty"])
+        return cls(found["Rss"], found["Pss"], found["Private_Dirty"], found["Pss_Anon"])
 
 
 def descendants(pid: int) -> list[int]:

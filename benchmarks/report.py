@@ -9,6 +9,8 @@ from rich.table import Table
 from benchmarks.figures import Figure, NotMeasured, Row
 
 HEADINGS = ("figure", "value", "baseline", "ratio", "target", "met", "remarks")
+WIDTH = 200
+"""Columns, where the output is no terminal."""
 DOCUMENT = Path(__file__).with_name("RESULTS.md")
 INTRODUCTION = """# Figures
 
@@ -23,7 +25,8 @@ def show(rows: Iterable[Row]) -> None:
     table = Table(*HEADINGS, show_lines=False)
     for row in rows:
         table.add_row(*_cells(row))
-    Console().print(table)
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)
 
 
 def write(rows: Sequence[Row], machine: Sequence[str]) -> None:
