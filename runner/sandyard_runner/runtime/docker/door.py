@@ -33,6 +33,9 @@ def discard(directory: Path) -> None:
         return
     aside = directory.with_name(f"{DISCARDED}{secrets.token_hex(8)}")
     directory.rename(aside)
+    if aside.is_symlink() or not aside.is_dir():
+        aside.unlink()
+        return
     with contextlib.suppress(PermissionError):
         shutil.rmtree(aside)
 

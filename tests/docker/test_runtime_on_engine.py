@@ -1,0 +1,238 @@
+"""Edges of the docker runtime that the conformance suite does not know: images, users, limits, adoption, deaths."""
+
+import asyncio
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
+from sandyard_runner.runtime.contract import PresentState
+from sandyard_runner.runtime.docker import DockerOptions, open_docker_runtime, remove_everything
+from sandyard_runner.runtime.docker.runtime import DockerRuntime
+from tests.docker.conftest import BUSYBOX, DEBIAN, execute, need_image, spec, started, within
+
+pytestmark = pytest.mark.docker
+
+
+@pytest.fixture(autouse=True)
+def images(engine: Any) -> None:
+    need_image(engine, BUSYBOX)
+
+
+async def test_an_image_that_holds_nothing_but_busybox_works(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime)
+    assert await execute(runtime, sandbox, "echo from $0; hostname") == (0, f"from sh\n{sandbox.sandbox_id}\n")
+
+
+async def test_an_image_without_python_works(runtime: DockerRuntime, engine: Any) -> None:
+    need_image(engine, DEBIAN)
+    sandbox = await started(runtime, image=DEBIAN)
+    assert await execute(runtime, sandbox, "command -v python3 || echo none") == (0, "none\n")
+
+
+async def test_an_empty_image_answers_though_it_has_no_shell(runtime: DockerRuntime, engine: Any) -> None:
+    image = imported(engine, "sandyard-test:empty")
+    sandbox = await started(runtime, image=image)
+    assert [present.state for present in await runtime.present()] == [PresentState.RUNNING]
+    await runtime.remove(sandbox.sandbox_id)
+    engine.remove_image(image, force=True)
+
+
+async def test_an_image_of_another_architecture_is_refused_with_its_name(runtime: DockerRuntime, engine: Any) -> None:
+    image = imported(engine, "sandyard-test:foreign", platform="linux/arm64")
+    if engine.inspect_image(image)["Architecture"] == engine.version()["Arch"]:
+        pytest.skip("this engine ignores the platform of an import")
+    with pytest.raises(Unsupported, match=r"sandyard-test:foreign is for linux/arm64"):
+        await runtime.ensure_image(image, lambda line: None)
+    engine.remove_image(image, force=True)
+
+
+async def test_an_image_that_is_nowhere_is_said_to_be(runtime: DockerRuntime) -> None:
+    lines: list[str] = []
+    with pytest.raises(RuntimeFailure, match="cannot pull localhost:1/nothing:latest"):
+        await runtime.ensure_image("localhost:1/nothing", lines.append)
+    assert lines == ["Pulling localhost:1/nothing:latest"]
+
+
+async def test_the_requests_user_is_the_one_inside(runtime: DockerRuntime, engine: Any) -> None:
+    need_image(engine, DEBIAN)
+    sandbox = await started(runtime, image=DEBIAN, user="nobody")
+    assert (await execute(runtime, sandbox, "id -un"))[1] == "nobody\n"
+
+
+async def test_a_user_the_image_does_not_have_is_named(runtime: DockerRuntime) -> None:
+    sandbox = spec(user="mallory")
+    await runtime.create(sandbox)
+    with pytest.raises(RuntimeFailure, match="mallory"):
+        await runtime.start(sandbox)
+
+
+async def test_limits_hold_inside(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime, cpu=1, memory_gib=1)
+    _, found = await execute(
+        runtime,
+        sandbox,
+        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/pids/pids.max "
+        "/sys/fs/cgroup/cpu/cpu.cfs_quota_us 2>/dev/null || "
+        "{ cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; cut -d' ' -f1 /sys/fs/cgroup/cpu.max; }",
+    )
+    assert found.split() == [str(1 << 30), "4096", "100000"]
+
+
+async def test_no_capability_is_added_and_nothing_of_the_engine_is_inside(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime)
+    _, found = await execute(runtime, sandbox, "grep CapEff /proc/self/status; ls /var/run/docker.sock 2>&1")
+    granted = int(found.split()[1], 16)
+    sys_admin, net_admin = 1 << 21, 1 << 12
+    assert granted & (sys_admin | net_admin) == 0
+    assert "No such file" in found
+
+
+async def test_files_outlive_a_stop_and_processes_do_not(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime)
+    await execute(runtime, sandbox, "echo kept > /tmp/file; sleep 300 &")
+    await runtime.stop(sandbox.sandbox_id)
+    await runtime.start(sandbox)
+    assert await execute(runtime, sandbox, "cat /tmp/file; pgrep sleep || echo gone") == (0, "kept\ngone\n")
+
+
+async def test_starting_what_runs_leaves_its_processes_alone(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime)
+    await execute(runtime, sandbox, "sleep 300 >/dev/null 2>&1 & echo")
+    await runtime.start(sandbox)
+    assert (await execute(runtime, sandbox, "pgrep sleep >/dev/null && echo alive"))[1] == "alive\n"
+
+
+async def test_a_link_in_place_of_the_door_is_not_followed_at_the_next_start(
+    runtime: DockerRuntime, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    sandbox = await started(runtime)
+    await execute(runtime, sandbox, f"cd /run/sandyard && rm -f * && ln -s {victim} secret && ln -s {victim} door.sock")
+    await runtime.stop(sandbox.sandbox_id)
+    await runtime.start(sandbox)
+    assert victim.read_text() == "precious"
+    assert (await execute(runtime, sandbox, "true"))[0] == 0
+
+
+async def test_the_secret_is_gone_before_anything_else_runs(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime)
+    _, found = await execute(runtime, sandbox, "ls /run/sandyard; cat /proc/*/cmdline /proc/*/environ | tr '\\0' ' '")
+    assert "secret" not in found.split()
+    assert sandbox.door_secret not in found
+
+
+async def test_a_sandbox_killed_from_outside_is_told_with_its_cause(runtime: DockerRuntime, engine: Any) -> None:
+    sandbox = await started(runtime)
+    async with runtime.events() as events:
+        await asyncio.to_thread(engine.kill, f"sandyard-{sandbox.sandbox_id}")
+        event = await within(20, anext(events))
+    assert (event.sandbox_id, event.gone, event.reason) == (sandbox.sandbox_id, False, "ended by signal 9")
+    [present] = await runtime.present()
+    assert (present.exit_code, present.reason) == (137, "ended by signal 9")
+
+
+async def test_a_container_removed_from_outside_is_told_as_gone(runtime: DockerRuntime, engine: Any) -> None:
+    sandbox = await started(runtime)
+    await runtime.stop(sandbox.sandbox_id)
+    await runtime.start(sandbox)
+    async with runtime.events() as events:
+        await asyncio.to_thread(engine.remove_container, f"sandyard-{sandbox.sandbox_id}", force=True)
+        told = [await within(20, anext(events))]
+        while not told[-1].gone:
+            told.append(await within(20, anext(events)))
+    assert {event.sandbox_id for event in told} == {sandbox.sandbox_id}
+    with pytest.raises(NotPresent):
+        await runtime.start(sandbox)
+
+
+async def test_what_we_stop_and_remove_ourselves_is_no_news(runtime: DockerRuntime, engine: Any) -> None:
+    quiet, loud = await started(runtime), await started(runtime)
+    async with runtime.events() as events:
+        await runtime.stop(quiet.sandbox_id)
+        await runtime.remove(quiet.sandbox_id)
+        await asyncio.to_thread(engine.kill, f"sandyard-{loud.sandbox_id}")
+        event = await within(20, anext(events))
+    assert event.sandbox_id == loud.sandbox_id
+
+
+async def test_running_out_of_memory_is_named(runtime: DockerRuntime, engine: Any) -> None:
+    sandbox = await started(runtime, memory_gib=1)
+    # The supervisor of the container goes with the daemon, so let the kernel choose the daemon first.
+    container = f"sandyard-{sandbox.sandbox_id}"
+    async with runtime.events() as events:
+        await asyncio.to_thread(engine.update_container, container, mem_limit="6m", memswap_limit="6m")
+        with pytest.raises(Exception):  # noqa: B017, PT011  whatever a dying daemon answers
+            await execute(runtime, sandbox, "head -c 400000000 /dev/zero | tail")
+        event = await within(30, anext(events))
+    assert event.reason == "killed: out of memory"
+
+
+async def test_a_daemon_that_cannot_start_says_why(runtime: DockerRuntime, options: DockerOptions) -> None:
+    sandbox = spec(env={"LD_PRELOAD": "/nowhere.so"}, user="12345")
+    await runtime.create(sandbox)
+    directory = options.doors_dir / sandbox.sandbox_id
+    await runtime.start(sandbox)
+    assert directory.exists()
+
+
+async def test_another_runtime_of_the_same_installation_adopts(runtime: DockerRuntime, options: DockerOptions) -> None:
+    sandbox = await started(runtime)
+    async with open_docker_runtime(options) as later:
+        assert [present.sandbox_id for present in await later.present()] == [sandbox.sandbox_id]
+        assert await execute(later, sandbox, "echo still") == (0, "still\n")
+        await later.remove(sandbox.sandbox_id)
+
+
+async def test_removing_everything_leaves_other_installations_alone(
+    runtime: DockerRuntime, options: DockerOptions, tmp_path: Path, bundles: Path, engine: Any
+) -> None:
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "bundles").symlink_to(bundles)
+    other = DockerOptions("feedface", tmp_path / "other", tmp_path / "other" / "doors")
+    kept = await started(runtime)
+    async with open_docker_runtime(other) as neighbour:
+        gone = await started(neighbour)
+    removed = await remove_everything(other)
+    assert removed == [f"removed container {gone.sandbox_id}", "removed network sandyard-feedface"]
+    assert await remove_everything(other) == []
+    assert [present.sandbox_id for present in await runtime.present()] == [kept.sandbox_id]
+
+
+async def test_creating_and_removing_twice_is_doing_it_once(runtime: DockerRuntime) -> None:
+    sandbox = await started(runtime)
+    await runtime.create(sandbox)
+    await asyncio.gather(runtime.remove(sandbox.sandbox_id), runtime.remove(sandbox.sandbox_id))
+    await runtime.remove(sandbox.sandbox_id)
+    assert await runtime.present() == []
+
+
+async def test_the_network_goes_when_the_last_sandbox_has_gone(options: DockerOptions, engine: Any) -> None:
+    async with open_docker_runtime(options) as opened:
+        assert engine.networks(names=[options.network])
+        sandbox = await started(opened)
+        await opened.remove(sandbox.sandbox_id)
+    assert engine.networks(names=[options.network]) == []
+
+
+def imported(engine: Any, reference: str, platform: str | None = None) -> str:
+    """An image with one empty directory and nothing else, of any platform."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo("empty")
+        entry.type = tarfile.DIRTYPE
+        entry.mode = 0o755
+        archive.addfile(entry)
+    repository, tag = reference.split(":")
+    answer = engine._post(
+        engine._url("/images/create"),
+        params={"fromSrc": "-", "repo": repository, "tag": tag} | ({"platform": platform} if platform else {}),
+        data=packed.getvalue(),
+        headers={"Content-Type": "application/tar"},
+    )
+    answer.raise_for_status()
+    return reference
