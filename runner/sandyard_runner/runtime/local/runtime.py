@@ -24,7 +24,7 @@ from sandyard_runner.runtime.contract import Present, PresentState, ProgressRepo
 from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.capabilities import capability_table
 from sandyard_runner.runtime.local.cgroups import Group, Limits, find_limits
-from sandyard_runner.runtime.local.launch import Launch, Launched, launch_namespaces, launch_plain
+from sandyard_runner.runtime.local.launch import REFUSED_HINT, Launch, Launched, launch_namespaces, launch_plain
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
 from sandyard_runner.runtime.local.process import MARKER, ProcessId, Run, Watch, kill_marked
 from sandyard_runner.runtime.local.tree import (
@@ -189,6 +189,9 @@ class LocalRuntime:
                 launched.child.kill()
                 launched.first.signal(signal.SIGKILL)
                 await asyncio.to_thread(launched.child.wait)
+        except PermissionError as error:
+            # Root in a plain container may not make device nodes, for one: the same refusal at another step.
+            raise RuntimeFailure(REFUSED_HINT.format(reason=error)) from error
         except OSError as error:
             raise RuntimeFailure(f"the local runtime cannot work in {self._options.data_dir}: {error}") from error
         finally:
