@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import json
+import marshal
 import os
 import shutil
 import subprocess
@@ -55,7 +55,7 @@ async def launch_namespaces(launch: Launch) -> Launched:
     """Start the first process in fresh namespaces; returns when they stand. Raises `RuntimeFailure`."""
     plan = _plan(launch)
     plan_file = os.memfd_create("plan")
-    os.write(plan_file, json.dumps(plan).encode())
+    os.write(plan_file, marshal.dumps(plan))
     os.lseek(plan_file, 0, os.SEEK_SET)
     status_read, status_write = os.pipe()
     command = [
