@@ -1,16 +1,18 @@
 """A whole proxy on a free port, before doubles of everything it talks to."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
-import pytest
+import pytest_asyncio
 
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
 from sandyard.serving import listen_tcp, serve
+from sandyard_api.jobs.wire import CHANNEL_KEYS, CHANNEL_ROUTES
 from sandyard_proxy.app import ProxyOptions, open_proxy
 from tests.proxy.doubles import (
     KEY,
@@ -57,8 +59,9 @@ class Yard:
         return self.daemon.logs[session, command]
 
 
-@pytest.fixture
-async def yard() -> AsyncIterator[Yard]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[Yard]:
+    """One proxy for the tests of a file; starting and ending two servers takes longer than most tests."""
     with tempfile.TemporaryDirectory() as folder:
         control_plane, daemon, bus = ScriptedControlPlane(), ScriptedDaemon(), MemoryBus()
         runner = ScriptedRunner(daemon, bus)
@@ -79,3 +82,16 @@ async def yard() -> AsyncIterator[Yard]:
         ):
             origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield Yard(origin, client, control_plane, daemon, runner, bus, doors_dir)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def yard(running: Yard) -> Yard:
+    """The proxy with every double as new, and with nothing remembered."""
+    running.control_plane.reset()
+    running.daemon.reset()
+    running.runner.reset()
+    running.client.cookie_jar.clear()
+    await running.bus.publish(CHANNEL_ROUTES, SANDBOX.encode())
+    await running.bus.publish(CHANNEL_KEYS, b"")
+    await asyncio.sleep(0)
+    return running

@@ -52,7 +52,12 @@ class ScriptedControlPlane:
     """Knows the routes and keys it was given, and counts what it was asked."""
 
     def __init__(self, *routes: Route) -> None:
-        self.routes = list(routes or (ROUTE,))
+        self._first_routes = routes or (ROUTE,)
+        self.reset()
+
+    def reset(self) -> None:
+        """Everything as at first."""
+        self.routes = list(self._first_routes)
         self.grants = {KEY: KeyGrant("k1", ORGANIZATION, "u1"), OTHER_KEY: KeyGrant("k2", "org-2", "u2")}
         self.asked: list[str] = []
         self.touched: dict[str, datetime] = {}
@@ -159,6 +164,10 @@ class ScriptedDaemon:
     """The daemon's door as an ASGI application: logs, an echo of requests, a WebSocket echo behind `/proxy/3000`."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Everything as at first."""
         self.logs: dict[tuple[str, str], LogFile] = {}
         self.requests: list[Scope] = []
         self.received = 0
@@ -220,7 +229,7 @@ class ScriptedDaemon:
         body = b""
         while True:
             message = await receive()
-            piece = message.get("body", b"")
+            piece: bytes = message.get("body", b"")
             self.received += len(piece)
             body = (body + piece)[:1000]
             if not message.get("more_body"):
@@ -258,6 +267,10 @@ class ScriptedRunner:
     def __init__(self, daemon: ScriptedDaemon, bus: Bus) -> None:
         self._daemon = daemon
         self._bus = bus
+        self.reset()
+
+    def reset(self) -> None:
+        """Everything as at first."""
         self.deliver: Callable[[LogFrame], Sequence[LogFrame]] = lambda frame: [frame]
         self.leases = 0
         self.refuse: str | None = None
@@ -322,3 +335,10 @@ async def open_door(daemon: Any, doors_dir: Path, sandbox_id: str = SANDBOX) -> 
     directory.mkdir(parents=True, exist_ok=True)
     async with serve(daemon, listen_unix(directory / "door.sock")):
         yield directory / "door.sock"
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition of a double, which tells of no event, with a deadline."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110  doubles have no events
+            await asyncio.sleep(0.005)

@@ -6,6 +6,7 @@ the log has come and where it ends; what neither delivered is read from the file
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -195,6 +196,7 @@ class Follower:
             self._judge_reading(None if self.position > self._read_from else "the log is shorter than it should be")
         except LogRefused:
             await self._stop_reading()
+            self._retry_at = math.inf
             self.note_lost("the session of this log was deleted")
         except DoorUnreachable as error:
             await self._stop_reading()
