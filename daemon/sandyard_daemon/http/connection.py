@@ -17,6 +17,8 @@ WRITE_STALL_SECONDS = 900.0
 MAX_HEAD = 128 << 10
 """Bytes; terminals offer subprotocols of up to 70 KB."""
 MAX_UNREAD = 512 << 10
+MAX_DISCARDED = 256 << 20
+"""Bytes of a refused body read on, so that its sender lives to see the answer."""
 
 Dispatch = Callable[[Request], Awaitable[Answer]]
 
@@ -63,13 +65,10 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def eof_received(self) -> bool:
-        """The client ended its half; it may still wait for the answer."""
-        if self._tunnel is not None:
-            self._tunnel.feed(b"")
-            return True
-        with contextlib.suppress(h11.RemoteProtocolError):
-            self._http.receive_data(b"")
-        self._wake()
+        """The client went away; half-closed HTTP clients do not exist in practice, and a dead one must be noticed."""
+        if self._tunnel is None:
+            return False
+        self._tunnel.feed(b"")
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -143,7 +142,7 @@ class Connection(asyncio.Protocol):
 
     async def _rest_of_request(self) -> bool:
         """Whether the request's body ends soon enough to keep the connection; a huge unread one is not worth it."""
-        spare = MAX_UNREAD
+        spare = MAX_DISCARDED
         while self._http.their_state is h11.SEND_BODY:
             if self._http.they_are_waiting_for_100_continue:
                 return False

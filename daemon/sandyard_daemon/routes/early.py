@@ -10,7 +10,9 @@ SILENCE_SECONDS = 5.0
 
 
 async def answer_in_time(
-    work: Awaitable[Response | StreamResponse], late: Callable[[BaseException], bytes]
+    work: Awaitable[Response | StreamResponse],
+    late: Callable[[BaseException], bytes],
+    silence_seconds: float = SILENCE_SECONDS,
 ) -> Response | StreamResponse:
     """The answer of `work` if it comes soon; else a 200 whose body begins with white space, legal before JSON.
 
@@ -18,22 +20,22 @@ async def answer_in_time(
     """
     task = asyncio.ensure_future(work)
     try:
-        done, _ = await asyncio.wait([task], timeout=SILENCE_SECONDS)
+        done, _ = await asyncio.wait([task], timeout=silence_seconds)
     except asyncio.CancelledError:
         task.cancel()
         raise
     if done:
         return task.result()
-    return StreamResponse(200, _late_body(task, late), "application/json")
+    return StreamResponse(200, _late_body(task, late, silence_seconds), "application/json")
 
 
 async def _late_body(
-    task: "asyncio.Future[Response | StreamResponse]", late: Callable[[BaseException], bytes]
+    task: "asyncio.Future[Response | StreamResponse]", late: Callable[[BaseException], bytes], silence_seconds: float
 ) -> AsyncIterator[bytes]:
     try:
         while not task.done():
             yield b" "
-            await asyncio.wait([task], timeout=SILENCE_SECONDS)
+            await asyncio.wait([task], timeout=silence_seconds)
         if (error := task.exception()) is not None:
             yield late(error)
             return

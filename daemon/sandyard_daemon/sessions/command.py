@@ -74,7 +74,8 @@ class Command:
         for capture in self._captures:
             capture.drain()
             capture.release()
-        if problem is not None:
+        if problem is not None and self.status is Status.QUEUED:
+            # It has no output of its own to tell why.
             self.log.append(Stream.STDERR, f"{problem.message}\n".encode())
         self._close_stdin()
         with contextlib.suppress(FileNotFoundError):

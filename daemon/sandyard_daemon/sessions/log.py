@@ -53,6 +53,7 @@ class CommandLog:
         self._entries = 0
         self._tail = bytearray()
         self._run: tuple[Stream, int] | None = None
+        self._followers = 0
         self._waiters: set[asyncio.Future[None]] = set()
 
     @property
@@ -88,13 +89,15 @@ class CommandLog:
         self._data = self._index = None
 
     def remove(self) -> None:
-        """Forget it, files included; followers are cut."""
-        self.rest()
+        """Forget it, files included, once it is finished. Who follows it still gets all of it."""
+        if self._followers and self.size:
+            self._open()
+        else:
+            self.rest()
         self.removed = True
         for suffix in (".log", ".runs"):
             with contextlib.suppress(OSError):
                 os.unlink(self._name + suffix)
-        self._wake()
 
     def runs(self, start: int, stop: int) -> Iterator[Run]:
         """The runs that cover the bytes from `start` to `stop`, cut to them. Holds no descriptor between two runs."""
@@ -135,22 +138,32 @@ class CommandLog:
                 offset += len(payload)
 
     async def follow(self, start: int) -> AsyncIterator[LogFrame]:
-        """Frames from `start` on as they come, the end record last. Raises `FileNotFoundError` when it is removed."""
-        final = None if self.end is None else max(self.end, self.size)
-        position = start
-        while not self.removed:
-            if final is None and self.end is not None:
-                final = max(self.end, position)
-            stop = self.size if final is None else final
-            for frame in self.frames(position, stop):
+        """Frames from `start` on as they come, the end record last.
+
+        A follower that was there at the end gets what came before it; a later one gets what came after it too. Raises
+        `FileNotFoundError` when the files were removed by somebody else.
+        """
+        self._followers += 1
+        try:
+            position = start
+            # Taken once: the background children of a finished command may write for ever.
+            final = self.size if self.end is not None else None
+            while final is None:
+                stop = self.size if self.end is None else self.end
+                for frame in self.frames(position, stop):
+                    yield frame
+                position = max(position, stop)
+                if self.end is not None and position >= self.end:
+                    final = position
+                elif self.end is None and self.size <= position:
+                    await self.changed()
+            for frame in self.frames(position, final):
                 yield frame
-            position = max(position, stop)
-            if final is not None and self.end is not None and self.exit_code is not None:
-                yield LogFrame(self.end, Stream.END, EXIT_CODE.pack(self.exit_code))
-                return
-            if self.size <= position and self.end is None:
-                await self.changed()
-        raise FileNotFoundError("the log was removed")
+            yield LogFrame(self.end or 0, Stream.END, EXIT_CODE.pack(self.exit_code or 0))
+        finally:
+            self._followers -= 1
+            if self.removed and not self._followers:
+                self.rest()
 
     def last_bytes(self) -> bytes:
         """At the most the last 64 KiB before the end record, or before now."""

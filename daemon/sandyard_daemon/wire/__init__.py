@@ -8,8 +8,8 @@ GET /_daemon/events?after=N
     Newline-delimited JSON `Event`s with rising `number`, those after N first, then live; an empty line every 10 s.
     `after` also acknowledges: the daemon may forget events up to N.
 GET /_daemon/logs/{session}/{command}?cursor=N[&limit=BYTES][&follow=true]
-    Log frames from offset N: without `follow` up to the current end, with it until the end record. When the session is
-    deleted under a follower its stream is cut without the end record. 404 as JSON envelope.
+    Log frames from offset N: without `follow` up to the current end, with it until the end record. A command
+    that dies with its session ends like any other, with the signal's exit code. 404 as JSON envelope.
 GET /_daemon/logs/{session}/{command}?head
     JSON `LogHead`.
 
