@@ -205,12 +205,16 @@ class JobLoop:
             await writing
 
     async def _write_build_log(self, sandbox_id: str, lines: asyncio.Queue[str | None]) -> None:
-        while (line := await lines.get()) is not None:
-            batch = [line]
-            while not lines.empty() and (more := lines.get_nowait()) is not None:
-                batch.append(more)
-            with contextlib.suppress(ControlPlaneError):  # progress only; the result is told apart
-                await self._control_plane.append_build_log(sandbox_id, "".join(f"{text}\n" for text in batch))
+        is_over = False
+        while not is_over:
+            batch = [await lines.get()]
+            while not lines.empty():
+                batch.append(lines.get_nowait())
+            is_over = None in batch
+            text = "".join(f"{line}\n" for line in batch if line is not None)
+            if text:
+                with contextlib.suppress(ControlPlaneError):  # progress only; the result is told apart
+                    await self._control_plane.append_build_log(sandbox_id, text)
 
     async def _start(self, job: Job) -> JobResult:
         spec = job.spec
