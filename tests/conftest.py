@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -14,16 +15,18 @@ from tests.contract.postgres_server import PostgresServer
 
 
 @pytest.fixture(scope="session")
-def postgres_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server_url() -> Iterator[str]:
     """A PostgreSQL server: the one that `SANDYARD_TEST_POSTGRES_URL` names, else one of our own."""
     if url := os.environ.get("SANDYARD_TEST_POSTGRES_URL"):
         yield url
         return
-    server = PostgresServer.start_or_skip(tmp_path_factory.mktemp("postgres"))
-    try:
-        yield server.url
-    finally:
-        server.stop()
+    # Not in pytest's own folder: every other run of pytest closes that to the server's user.
+    with tempfile.TemporaryDirectory(prefix="sandyard-postgres-") as folder:
+        server = PostgresServer.start_or_skip(Path(folder) / "server")
+        try:
+            yield server.url
+        finally:
+            server.stop()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

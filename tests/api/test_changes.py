@@ -1,7 +1,5 @@
 """What can be changed of a sandbox beside its state, and what is read of it."""
 
-import pytest
-
 from tests.api.conftest import World
 
 
@@ -17,40 +15,40 @@ async def test_labels_are_replaced_as_a_whole_and_can_be_filtered_at_once(either
     assert gone.json["items"] == []
 
 
-@pytest.mark.parametrize(
-    ("path", "field", "value"),
-    [
-        ("autostop/0", "autoStopInterval", 0),
-        ("autostop/7", "autoStopInterval", 7),
-        ("autoarchive/0", "autoArchiveInterval", 43200),
-        ("autoarchive/99999999", "autoArchiveInterval", 43200),
-        ("autodelete/-1", "autoDeleteInterval", -1),
-        ("autodelete/0", "autoDeleteInterval", 0),
-        ("public/true", "public", True),
-    ],
-)
-async def test_settings_come_back_in_the_next_read(world: World, path: str, field: str, value: object) -> None:
-    sandbox = await world.create()
-    changed = await world.client.call("POST", f"/sandbox/{sandbox['id']}/{path}")
-    assert (changed.status, changed.json[field]) == (200, value)
-    read = await world.client.call("GET", f"/sandbox/{sandbox['id']}")
-    assert read.json[field] == value
+SETTINGS: list[tuple[str, str, object]] = [
+    ("autostop/0", "autoStopInterval", 0),
+    ("autostop/7", "autoStopInterval", 7),
+    ("autoarchive/0", "autoArchiveInterval", 43200),
+    ("autoarchive/99999999", "autoArchiveInterval", 43200),
+    ("autodelete/-1", "autoDeleteInterval", -1),
+    ("autodelete/0", "autoDeleteInterval", 0),
+    ("public/true", "public", True),
+]
 
 
-@pytest.mark.parametrize(
-    ("path", "message"),
-    [
-        ("autostop/-1", "Auto-stop interval must be non-negative"),
-        ("autoarchive/-1", "Auto-archive interval must be non-negative"),
-        ("autostop/soon", "Validation failed (numeric string is expected)"),
-        ("autostop/99999999999999999999", "an interval must not be greater than 2147483647"),
-        ("public/maybe", "Validation failed (boolean string is expected)"),
-    ],
-)
-async def test_settings_that_cannot_be_are_refused(world: World, path: str, message: str) -> None:
+async def test_settings_come_back_in_the_next_read(world: World) -> None:
     sandbox = await world.create()
-    changed = await world.client.call("POST", f"/sandbox/{sandbox['id']}/{path}")
-    assert (changed.status, changed.json["message"]) == (400, message)
+    for path, field, value in SETTINGS:
+        changed = await world.client.call("POST", f"/sandbox/{sandbox['id']}/{path}")
+        assert (changed.status, changed.json[field]) == (200, value)
+        read = await world.client.call("GET", f"/sandbox/{sandbox['id']}")
+        assert read.json[field] == value
+
+
+REFUSED: list[tuple[str, str]] = [
+    ("autostop/-1", "Auto-stop interval must be non-negative"),
+    ("autoarchive/-1", "Auto-archive interval must be non-negative"),
+    ("autostop/soon", "Validation failed (numeric string is expected)"),
+    ("autostop/99999999999999999999", "an interval must not be greater than 2147483647"),
+    ("public/maybe", "Validation failed (boolean string is expected)"),
+]
+
+
+async def test_settings_that_cannot_be_are_refused(world: World) -> None:
+    sandbox = await world.create()
+    for path, message in REFUSED:
+        changed = await world.client.call("POST", f"/sandbox/{sandbox['id']}/{path}")
+        assert (changed.status, changed.json["message"]) == (400, message)
 
 
 async def test_a_time_to_live_is_counted_from_now_and_zero_takes_it_back(world: World) -> None:
@@ -79,11 +77,11 @@ async def test_previews_have_their_own_host_but_the_daemons_port_is_the_plain_or
     assert daemon.json["url"] == world.client.url
 
 
-@pytest.mark.parametrize("port", ["0", "65536", "x", "-1", "99999999999999999999"])
-async def test_ports_that_cannot_be_are_refused(world: World, port: str) -> None:
+async def test_ports_that_cannot_be_are_refused(world: World) -> None:
     sandbox = await world.create()
-    answer = await world.client.call("GET", f"/sandbox/{sandbox['id']}/ports/{port}/preview-url")
-    assert (answer.status, answer.json["message"]) == (400, "Invalid port")
+    for port in ("0", "65536", "x", "-1", "99999999999999999999"):
+        answer = await world.client.call("GET", f"/sandbox/{sandbox['id']}/ports/{port}/preview-url")
+        assert (answer.status, answer.json["message"]) == (400, "Invalid port")
 
 
 async def test_the_build_log_has_a_line_at_once_and_ends_with_the_build(world: World) -> None:

@@ -3,8 +3,6 @@
 import asyncio
 from urllib.parse import quote
 
-import pytest
-
 from sandyard_api.jobs.wire import JobKind, JobProgress, JobResult
 from sandyard_api.sandboxes.states import Observed
 from tests.api.conftest import World, open_world
@@ -176,13 +174,13 @@ async def test_a_failed_sandbox_can_be_deleted(world: World) -> None:
     assert (deleted.status, deleted.json["state"]) == (200, "destroying")
 
 
-@pytest.mark.parametrize("name", ["a b/c", "50%25", "ünïcode ✓", "paginated ", "a?b#c", "..", "x/../y"])
-async def test_any_name_finds_its_sandbox(world: World, name: str) -> None:
-    sandbox = await world.create(name=name)
-    read = await world.client.call("GET", f"/sandbox/{quote(name, safe='')}")
-    assert (read.status, read.json["id"]) == (200, sandbox["id"])
-    url = await world.client.call("GET", f"/sandbox/{quote(name, safe='')}/toolbox-proxy-url")
-    assert (url.status, url.json) == (200, {"url": f"{world.client.url}/toolbox"})
+async def test_any_name_finds_its_sandbox(world: World) -> None:
+    for name in ("a b/c", "50%25", "ünïcode ✓", "paginated ", "a?b#c", "..", "x/../y"):
+        sandbox = await world.create(name=name)
+        read = await world.client.call("GET", f"/sandbox/{quote(name, safe='')}")
+        assert (read.status, read.json["id"]) == (200, sandbox["id"])
+        url = await world.client.call("GET", f"/sandbox/{quote(name, safe='')}/toolbox-proxy-url")
+        assert (url.status, url.json) == (200, {"url": f"{world.client.url}/toolbox"})
 
 
 async def test_the_id_wins_over_a_name_that_looks_like_it(world: World) -> None:

@@ -23,6 +23,8 @@ from sandyard_api.validation import parse_time
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 100
 BRACKETS = re.compile(r"\[\d*\]$")
+UNQUOTABLE = re.compile(r'["\\]')
+"""What no JSON path of SQLite can hold."""
 
 SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
     "name": Sandbox.name,
@@ -227,9 +229,12 @@ def read_labels(text: str | None) -> dict[str, str]:
     if text is None:
         return {}
     try:
-        return msgspec.json.decode(text, type=dict[str, str])
+        labels = msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise BadRequest("Invalid labels JSON format") from error
+    if any(UNQUOTABLE.search(key) for key in labels):
+        raise BadRequest("labels cannot be filtered by a key with quotes or backslashes")
+    return labels
 
 
 def make_cursor(value: Any, row_id: str) -> str:
