@@ -14,7 +14,8 @@ from sandyard_api.jobs.client import ControlPlane
 from sandyard_proxy.activity import Activity
 from sandyard_proxy.answers import AnswerOnce, answer_error, answer_health
 from sandyard_proxy.asgi import App, Receive, Scope, Send, raw_path
-from sandyard_proxy.destinations import check_host, find_destination
+from sandyard_proxy.cors import with_permission
+from sandyard_proxy.destinations import Destination, check_host, find_destination
 from sandyard_proxy.doors import Doors, Runners
 from sandyard_proxy.errors import ProxyError
 from sandyard_proxy.follow.routes import FollowRoutes
@@ -79,9 +80,11 @@ class _Proxy:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return
-        once = AnswerOnce(send)
+        destination = find_destination(scope)
+        once = AnswerOnce(send if destination is None else with_permission(scope, send))
         try:
-            await self._dispatch(scope, receive, once)
+            check_host(scope, self.hosts)
+            await self._dispatch(scope, receive, once, destination)
         except (ClientGone, OSError) as gone:
             # Servers tell by an `OSError` that a client left; those of our own connections are ProxyErrors by now.
             log.debug("client_gone", path=scope["path"], reason=str(gone))
@@ -91,9 +94,7 @@ class _Proxy:
             log.exception("request_failed", path=scope["path"])
             await answer_error(scope, receive, once, ProxyError("an unexpected error occurred"))
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
-        check_host(scope, self.hosts)
-        destination = find_destination(scope)
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send, destination: Destination | None) -> None:
         if destination is not None:
             await self.sandboxes.serve(scope, receive, send, destination)
         elif raw_path(scope) == b"/health" and scope["type"] == "http":

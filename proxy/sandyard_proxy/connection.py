@@ -159,7 +159,7 @@ class HttpConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
-            self._raw = True
+            self._raw, self._complete = True, False
             if rest := data[upgrade.args[0] :]:
                 self._keep(rest)
         except httptools.HttpParserError:

@@ -9,7 +9,7 @@ from sandyard_proxy.activity import Activity
 from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, header, text_header
 from sandyard_proxy.auth import Credential, Entry, cookie_for, forwarded_headers, let_in
 from sandyard_proxy.connection import ResponseHead
-from sandyard_proxy.cors import answer_preflight, is_preflight, with_permission
+from sandyard_proxy.cors import answer_preflight, is_preflight
 from sandyard_proxy.destinations import Destination, Mount, forwarded_query
 from sandyard_proxy.doors import Doors
 from sandyard_proxy.errors import DoorUnreachable, NotFound, NotStarted
@@ -41,7 +41,6 @@ class SandboxRoutes:
         if is_preflight(scope):
             await answer_preflight(scope, send)
             return
-        send = with_permission(scope, send)
         entry = await let_in(scope, destination, self._routes)
         if destination.is_internal:
             raise NotFound("not found: no such route")

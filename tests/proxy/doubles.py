@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from sandyard.bus import Bus
 from sandyard.serving import listen_unix, serve
-from sandyard_api.jobs.client import BadKey, UnknownRoute
+from sandyard_api.jobs.client import BadKey, ControlPlaneUnreachable, UnknownRoute
 from sandyard_api.jobs.wire import (
     ClaimRequest,
     CommandRecord,
@@ -26,6 +26,7 @@ from sandyard_api.jobs.wire import (
     SessionRecord,
     Wanted,
 )
+from sandyard_daemon.client import connect_door
 from sandyard_daemon.wire import EXIT_CODE, OWN_ERROR_HEADER, LogFrame, LogHead, Stream
 from sandyard_proxy.asgi import Receive, Scope, Send, answer_json
 from sandyard_runner.client import RunnerUnreachable
@@ -61,6 +62,7 @@ class ScriptedControlPlane:
         self.grants = {KEY: KeyGrant("k1", ORGANIZATION, "u1"), OTHER_KEY: KeyGrant("k2", "org-2", "u2")}
         self.asked: list[str] = []
         self.touched: dict[str, datetime] = {}
+        self.away = False
 
     def change(self, sandbox_id: str = SANDBOX, **fields: Any) -> None:
         """Another route for a sandbox from now on."""
@@ -68,6 +70,8 @@ class ScriptedControlPlane:
 
     async def route(self, key: str) -> Route:
         self.asked.append(key)
+        if self.away:
+            raise ControlPlaneUnreachable
         for route in self.routes:
             if key in (route.sandbox_id, route.preview_token, f"name-{route.sandbox_id}"):
                 return route
@@ -170,14 +174,20 @@ class ScriptedDaemon:
         """Everything as at first."""
         self.logs: dict[tuple[str, str], LogFile] = {}
         self.requests: list[Scope] = []
+        self.connections: set[object] = set()
         self.received = 0
+        self.sent = 0
+        self.closed_sockets = 0
         self.release = asyncio.Event()
+        self.left = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests.append(scope)
+        self.connections.add(getattr(receive, "__self__").transport)  # noqa: B009  the server's own connection
         headers = dict(scope["headers"])
         if headers.get(b"x-sandyard-door") != SECRET.encode():
-            await answer_json(scope, send, 401, {"message": "no"})
+            own = [(OWN_ERROR_HEADER.lower().encode(), b"UNAUTHORIZED")]
+            await answer_json(scope, send, 401, {"message": "no"}, headers=own)
         elif scope["type"] == "websocket":
             await self._websocket(scope, receive, send)
         elif scope["path"].startswith("/_daemon/logs/"):
@@ -207,10 +217,13 @@ class ScriptedDaemon:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
         if path.endswith("/slow"):
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"first", "more_body": True})
-            await self.release.wait()
-            await send({"type": "http.response.body", "body": b"last"})
+            await self._slow(receive, send)
+            return
+        if path.endswith("/flood"):
+            await self._flood(send)
+            return
+        if path.endswith("/refuse-body"):
+            await answer_json(scope, send, 413, {"code": "PAYLOAD_TOO_LARGE"}, headers=[(b"connection", b"close")])
             return
         if path.endswith("/redirect"):
             target = parse_qs(scope["query_string"].decode())["to"][0]
@@ -224,6 +237,29 @@ class ScriptedDaemon:
             return
         body = await self._read(receive)
         await answer_json(scope, send, 200, describe(scope, body))
+
+    async def _slow(self, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        released = asyncio.create_task(self.release.wait())
+        gone = asyncio.create_task(self._until_gone(receive))
+        await asyncio.wait({released, gone}, return_when=asyncio.FIRST_COMPLETED)
+        released.cancel()
+        gone.cancel()
+        await asyncio.gather(released, gone, return_exceptions=True)
+        await send({"type": "http.response.body", "body": b"last"})
+
+    async def _until_gone(self, receive: Receive) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        self.left.set()
+
+    async def _flood(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for _ in range(200):
+            await send({"type": "http.response.body", "body": bytes(1 << 20), "more_body": True})
+            self.sent += 1 << 20
+        await send({"type": "http.response.body", "body": b""})
 
     async def _read(self, receive: Receive) -> bytes:
         body = b""
@@ -248,6 +284,7 @@ class ScriptedDaemon:
                 return
             key = "text" if message.get("text") is not None else "bytes"
             await send({"type": "websocket.send", key: message[key]})
+        self.closed_sockets += 1
 
 
 def describe(scope: Scope, body: bytes) -> dict[str, object]:
@@ -275,6 +312,7 @@ class ScriptedRunner:
         self.leases = 0
         self.refuse: str | None = None
         self.lost: str | None = None
+        self.door: Path | None = None
 
     async def relay(self, sandbox_id: str, session_id: str, command_id: str) -> AsyncGenerator[RelayTick, None]:
         log = self._daemon.logs[session_id, command_id]
@@ -295,7 +333,9 @@ class ScriptedRunner:
             self.leases -= 1
 
     async def connect_door(self, sandbox_id: str) -> Any:
-        raise RunnerUnreachable("this runner forwards nothing")
+        if self.door is None:
+            raise RunnerUnreachable("this runner forwards nothing")
+        return connect_door(self.door)
 
     async def write(self, session: str, command: str, stream: Stream, payload: bytes) -> None:
         """The command writes: into the file, onto the bus, then the ticks."""
