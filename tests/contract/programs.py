@@ -32,7 +32,7 @@ class Line:
     text: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Transcript:
     """What a program wrote and how it ended."""
 
@@ -56,7 +56,7 @@ class Transcript:
         assert found is not None, f"{text!r} was never printed:\n{self}"
         return found
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         shown = "\n".join(f"{line.at:7.3f} {line.stream} {line.text}" for line in self.lines)
         return f"exit {self.exit_code} after {self.seconds:.2f} s\n{shown}"
 

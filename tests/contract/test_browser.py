@@ -32,7 +32,10 @@ def test_a_page_of_another_origin_creates_follows_and_deletes(sandyard: Instance
     if chromium is None:
         pytest.skip("no Chromium is installed")
     script = bundle(
-        CLIENTS / "typescript" / "browser.ts", Path("browser.js"), "--bundle", "--platform=browser", "--format=iife"
+        CLIENTS / "typescript" / "browser.ts",
+        Path("browser.js"),
+        *("--bundle", "--platform=browser", "--format=iife"),
+        f"--inject:{CLIENTS / 'typescript' / 'browser-globals.js'}",
     )
     with serve(script.read_bytes()) as (origin, answers):
         address = f"{origin}/?{urlencode({'url': sandyard.api_url, 'key': sandyard.api_key})}"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.contract.wire_client import request
 
 pytestmark = pytest.mark.sdk
 
+RECORD_SECONDS = 10
 LOCAL = COMBINATIONS["sqlite-memory-local"]
 
 
@@ -77,6 +79,10 @@ def test_after_sigterm_the_sandboxes_are_stopped_and_keep_their_files(tmp_path: 
 def test_after_kill_9_the_next_start_cleans_up_and_goes_on(tmp_path: Path) -> None:
     with running(tmp_path) as first:
         box, ran = used(first)
+        deadline = time.monotonic() + RECORD_SECONDS
+        while box_records(first, box, ran["cmdId"]).get("exitCode") is None:  # records follow their commands
+            assert time.monotonic() < deadline, "the finished command was never recorded"
+            time.sleep(0.02)
         first.process.kill()
         first.process.wait()
     with running(tmp_path) as second:
