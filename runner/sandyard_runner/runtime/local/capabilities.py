@@ -21,6 +21,7 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         Capability("images", Enforcement.REFUSED, "sandboxes show this machine's own programs"),
         _filesystem(is_isolated),
         _network(options, is_isolated, uplink),
+        _internet(options, is_isolated, uplink),
         _block_all(is_isolated),
         _user(is_isolated),
     ]
@@ -51,9 +52,20 @@ def _network(options: LocalOptions, is_isolated: bool, uplink: Uplink | None) ->
     if options.network is Network.HOST:
         return Capability(name, Enforcement.IGNORED, "sandboxes use the host's network, as was asked for")
     if uplink is None:
-        return Capability(name, Enforcement.ENFORCED, "loopback only: neither slirp4netns nor pasta can be used")
+        return Capability(name, Enforcement.ENFORCED, "own network, loopback only")
     blocked = "the host's addresses, container networks and link-local addresses cannot be reached"
     return Capability(name, Enforcement.ENFORCED, f"own network, out through {uplink.name}; {blocked}")
+
+
+def _internet(options: LocalOptions, is_isolated: bool, uplink: Uplink | None) -> Capability:
+    if not is_isolated or options.network is Network.HOST:
+        return Capability("internet", Enforcement.ENFORCED, "as the host")
+    if uplink is not None:
+        return Capability("internet", Enforcement.ENFORCED, f"through {uplink.name}, IPv4")
+    if options.network is Network.NONE:
+        return Capability("internet", Enforcement.REFUSED, "loopback only, as was asked for")
+    detail = "sandboxes have loopback only: install slirp4netns or passt, or give them the host's with --network host"
+    return Capability("internet", Enforcement.IGNORED, detail)
 
 
 def _block_all(is_isolated: bool) -> Capability:
