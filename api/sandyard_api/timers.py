@@ -1,7 +1,7 @@
 """What happens because time passes: auto-stop, auto-delete, time limits, lost work, old records. One task owns it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
@@ -68,7 +68,7 @@ class Timers:
         """Do all that is due now."""
         now = self._clock.now()
         steps: tuple[Callable[[datetime], Awaitable[None]], ...] = (
-            self._stop_idle,
+            self._find_idle,
             self._delete_stopped,
             self._delete_expired,
             self._fail_late,
@@ -88,13 +88,18 @@ class Timers:
                 # The database may be away for a while; the timers must outlive that.
                 log.exception("timers_failed")
 
-    async def _stop_idle(self, now: datetime) -> None:
+    async def _find_idle(self, now: datetime) -> None:
         running = (
             Sandbox.observed == Observed.STARTED,
             Sandbox.desired == Desired.STARTED,
             Sandbox.auto_stop_minutes > 0,
         )
-        for row in await self._rows(*running, Sandbox.last_activity_at <= now - timedelta(minutes=1)):
+        rows = await self._rows(*running, Sandbox.last_activity_at <= now - timedelta(minutes=1))
+        await self.stop_idle(rows, now)
+
+    async def stop_idle(self, rows: Sequence[Sandbox], now: datetime) -> None:
+        """Stop those that were idle too long, but for any that was used since it was read."""
+        for row in rows:
             if row.last_activity_at + timedelta(minutes=row.auto_stop_minutes) <= now:
                 await self._ask(row, Request.STOP, f"auto-stop after {row.auto_stop_minutes} min idle")
 

@@ -76,6 +76,7 @@ class World:
     internal: HttpControlPlane
     runner: ScriptedRunner
     bus: Bus
+    internal_socket: Path
 
     async def create(self, **body: Any) -> dict[str, Any]:
         """A started sandbox, with the scripted runner working for it."""
@@ -120,7 +121,7 @@ async def open_world(
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         client = Client(f"http://127.0.0.1:{port}", session)
-        yield World(plane, client, internal, ScriptedRunner(internal), bus)
+        yield World(plane, client, internal, ScriptedRunner(internal), bus, sockets / "internal.sock")
 
 
 @pytest.fixture

@@ -1,0 +1,145 @@
+"""The table of operations against the API description, the router, the page, and the clients' own models."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import daytona_api_client as client
+import jsonschema
+import pytest
+
+from sandyard_api import app, coverage, tables
+from sandyard_api.coverage.matching import OperationTable
+from sandyard_api.coverage.operations import IMPLEMENTED, OPERATIONS, Operation
+from sandyard_api.database import Base
+from tests.api.conftest import World
+
+ROOT = Path(__file__).resolve().parents[2]
+DESCRIPTION = ROOT.parent / "shared" / "contract" / "openapi" / "api.json"
+PACKAGE = Path(app.__file__).parent
+METHODS = ("get", "post", "put", "patch", "delete", "head", "options")
+
+
+@pytest.fixture(scope="module")
+def description() -> dict[str, Any]:
+    if not DESCRIPTION.exists():
+        pytest.skip("the API description is not beside the repository")
+    loaded: dict[str, Any] = json.loads(DESCRIPTION.read_text())
+    return loaded
+
+
+def test_the_table_is_complete(description: dict[str, Any]) -> None:
+    described = {
+        (method.upper(), path, operation["operationId"])
+        for path, methods in description["paths"].items()
+        for method, operation in methods.items()
+        if method in METHODS
+    }
+    assert {(one.method, one.path, one.id) for one in OPERATIONS} == described
+    assert {one.id for one in OPERATIONS} >= IMPLEMENTED
+
+
+def filled(operation: Operation) -> str:
+    return re.sub(r"\{\w+\}", "x", operation.path)
+
+
+async def test_every_operation_answers_as_the_table_says(world: World) -> None:
+    wrong = {}
+    for operation in OPERATIONS:
+        answer = await world.client.call(operation.method, filled(operation))
+        if operation.is_implemented:
+            missing = answer.status == 501 or (answer.json or {}).get("message", "").startswith("Cannot ")
+            if missing or answer.status == 405:
+                wrong[operation.id] = answer.status
+        elif answer.status != 501 or operation.id not in answer.json["message"]:
+            wrong[operation.id] = answer.status
+    assert wrong == {}
+
+
+async def test_implemented_operations_are_what_the_handlers_say(world: World) -> None:
+    handlers = [handler for router in app.PUBLIC_SLICES[:3] for handler in router.route_handlers]
+    said = {getattr(handler.fn, "__doc__", "") for handler in handlers}  # type: ignore[union-attr]
+    assert said == IMPLEMENTED
+
+
+def test_a_literal_segment_wins_over_a_parameter() -> None:
+    table = OperationTable(OPERATIONS)
+    found = {
+        path: operation.id if (operation := table.find("GET", path)) else None
+        for path in ("/sandbox/paginated", "/sandbox/for-runner", "/sandbox/a%2Fb", "/jobs/poll", "/nothing", "/")
+    }
+    assert found == {
+        "/sandbox/paginated": "listSandboxesPaginated_deprecated",
+        "/sandbox/for-runner": "getSandboxesForRunner",
+        "/sandbox/a%2Fb": "getSandbox",
+        "/jobs/poll": "pollJobs",
+        "/nothing": None,
+        "/": None,
+    }
+
+
+def test_the_page_is_up_to_date() -> None:
+    page = (ROOT / "docs" / "coverage.md").read_text()
+    assert page.endswith(coverage.render()), "run `make docs`"
+
+
+def test_every_slice_is_in_the_application() -> None:
+    routers = {
+        f"sandyard_api.{path.parent.name}.{path.stem}"
+        for path in PACKAGE.glob("*/*.py")
+        if "\nROUTER = Router(" in path.read_text()
+    }
+    source = Path(app.__file__).read_text()
+    used = {
+        f"sandyard_api.{package}.{module}"
+        for package, module in re.findall(r"from sandyard_api\.(\w+) import (\w+) as \w+_routes", source)
+    }
+    assert used == routers
+
+
+def test_every_table_is_known_to_the_migrations() -> None:
+    models = {path for path in PACKAGE.glob("*/models.py")}
+    defined = {name for path in models for name in re.findall(r'__tablename__ = "(\w+)"', path.read_text())}
+    assert defined == set(tables.METADATA.tables) == {table.__tablename__ for table in tables.TABLES}
+    assert tables.METADATA is Base.metadata
+
+
+def check_schema(description: dict[str, Any], name: str, value: Any) -> None:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
+    jsonschema.Draft202012Validator(_nullable(schema)).validate(value)
+
+
+def _nullable(schema: Any) -> Any:
+    """The description is OpenAPI 3.0: `nullable` is not JSON Schema."""
+    if isinstance(schema, list):
+        return [_nullable(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {key: _nullable(value) for key, value in schema.items()}
+    return {"anyOf": [plain, {"type": "null"}]} if schema.get("nullable") is True else plain
+
+
+async def test_answers_fit_the_description(world: World, description: dict[str, Any]) -> None:
+    sandbox = await world.create(labels={"a": "b"}, ttlMinutes=5)
+    built = await world.client.call("POST", "/sandbox", {"buildInfo": {"dockerfileContent": "FROM x"}})
+    for value in (sandbox, built.json):
+        check_schema(description, "Sandbox", value)
+    check_schema(description, "ListSandboxesResponse", (await world.client.call("GET", "/sandbox")).json)
+    check_schema(description, "DaytonaConfiguration", (await world.client.call("GET", "/config")).json)
+    check_schema(description, "ApiKeyList", (await world.client.call("GET", "/api-keys/current")).json)
+    path = f"/sandbox/{sandbox['id']}"
+    preview = await world.client.call("GET", f"{path}/ports/80/preview-url")
+    check_schema(description, "PortPreviewUrl", preview.json)
+
+
+async def test_answers_fit_the_clients_models(world: World) -> None:
+    sandbox = await world.create(labels={"a": "b"}, ttlMinutes=5)
+    assert client.Sandbox.from_dict(sandbox) is not None
+    built = await world.client.call("POST", "/sandbox", {"buildInfo": {"dockerfileContent": "FROM x"}})
+    assert client.Sandbox.from_dict(built.json) is not None
+    assert client.ListSandboxesResponse.from_dict((await world.client.call("GET", "/sandbox")).json) is not None
+    assert client.DaytonaConfiguration.from_dict((await world.client.call("GET", "/config")).json) is not None
+    assert client.ApiKeyList.from_dict((await world.client.call("GET", "/api-keys/current")).json) is not None
+    ready = (await world.client.call("GET", "/health/ready")).json
+    assert client.HealthControllerCheck200Response.from_dict(ready) is not None
