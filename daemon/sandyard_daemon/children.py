@@ -18,6 +18,10 @@ class Children:
         """Begin to reap. Call in the event loop's thread."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, self._reap)
 
+    def stop(self) -> None:
+        """Reap no more. A closing event loop takes no signals, and says so loudly when one comes."""
+        asyncio.get_running_loop().remove_signal_handler(signal.SIGCHLD)
+
     def watch(self, pid: int, ended: Callable[[int], None]) -> None:
         """Call `ended` with the exit code of our child `pid`. Call it before the loop runs again after the start."""
         self._watched[pid] = ended

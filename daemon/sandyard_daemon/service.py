@@ -112,6 +112,7 @@ async def serve(arguments: Arguments) -> None:
     await sessions.close(SHUTDOWN_SECONDS)
     executions.close()
     await server.close(_REQUEST_GRACE_SECONDS)
+    children.stop()
     state.remove()
 
 

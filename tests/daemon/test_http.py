@@ -110,6 +110,12 @@ class Server(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.seen.append((self.command, self.path, {name.lower(): value for name, value in self.headers.items()}))
+        if self.headers.get("Upgrade") == "refused":
+            self.send_response(426)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"none")
+            return
         if self.headers.get("Upgrade"):
             self.close_connection = True
             self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: echo\r\nConnection: Upgrade\r\n\r\n")
@@ -193,6 +199,13 @@ def test_an_upgrade_becomes_a_tunnel(daemon: Daemon, port: int) -> None:
     connection.sendall(b"there\n")
     assert b"".join(iter(lambda: connection.recv(4096), b"")) == b"hello there\n"
     assert "x-sandyard-door" not in Server.seen[0][2]
+
+
+def test_after_a_refused_upgrade_the_server_sees_no_further_request(daemon: Daemon, port: int) -> None:
+    answer = daemon.get(f"/proxy/{port}/ws", Connection="Upgrade", Upgrade="refused")
+    assert (answer.status, answer.body) == (426, b"none")
+    assert daemon.get("/version").status == 200
+    assert len(Server.seen) == 1
 
 
 def test_a_port_nobody_listens_at_is_a_502(daemon: Daemon) -> None:

@@ -25,18 +25,16 @@ class PortRoutes:
     async def forward(self, request: Request) -> Answer:
         """ANY `/proxy/{port}/{path}`; the path is kept as it was sent."""
         port = _port(request.parameters[0])
-        reader, writer = await _connect(port)
+        upstream = _Upstream(*await _connect(port))
         try:
             if request.header("upgrade") is not None and "upgrade" in (request.header("connection") or "").lower():
-                writer.write(_upgrade_head(request, port))
-                await _tunnel(request.take_over(), reader, writer)
-                return Switched()
-            return await _exchange(request, port, reader, writer)
+                return await _switch(request, port, upstream)
+            return await _exchange(request, port, upstream)
         except (OSError, h11.RemoteProtocolError) as error:
-            writer.close()
+            upstream.close()
             raise Unavailable(f"port {port} gave no valid answer: {error}") from error
         except BaseException:
-            writer.close()
+            upstream.close()
             raise
 
 
@@ -48,67 +46,98 @@ async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     raise Unavailable(f"nothing answers on port {port}")
 
 
-async def _exchange(
-    request: Request, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> StreamResponse:
-    upstream = _Upstream(reader, writer)
-    upstream.start(request, port)
+async def _exchange(request: Request, port: int, upstream: "_Upstream") -> StreamResponse:
+    upstream.start(request, [(b"Host", f"localhost:{port}".encode()), (b"Connection", b"close")])
     sending = asyncio.ensure_future(upstream.send_body(request.chunks()))
     try:
         response = await upstream.head()
     except BaseException:
         sending.cancel()
         raise
+    return _relayed(response, upstream.body(sending))
+
+
+async def _switch(request: Request, port: int, upstream: "_Upstream") -> Answer:
+    """A tunnel only after the server's 101: behind any other answer the connection may carry our next request."""
+    protocol = (request.header("upgrade") or "").encode("latin-1")
+    upstream.start(
+        request,
+        [(b"Host", f"localhost:{port}".encode()), (b"Connection", b"Upgrade"), (b"Upgrade", protocol)],
+    )
+    await upstream.send_body(request.chunks())
+    response = await upstream.head()
+    if response.status_code != 101:
+        return _relayed(response, upstream.body(None))
+    tunnel = request.take_over()
+    lines = [b"HTTP/1.1 101 Switching Protocols", *(name + b": " + value for name, value in response.headers)]
+    await tunnel.write(b"\r\n".join(lines) + b"\r\n\r\n" + upstream.early_bytes())
+    await _tunnel(tunnel, upstream.reader, upstream.writer)
+    return Switched()
+
+
+def _relayed(response: h11.Response | h11.InformationalResponse, body: AsyncIterator[bytes]) -> StreamResponse:
     headers = tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in response.headers
         if name.lower() not in _HOP_BY_HOP
     )
-    return StreamResponse(response.status_code, upstream.body(sending), None, headers)
+    return StreamResponse(response.status_code, body, None, headers)
 
 
 class _Upstream:
     """One request to a server of the sandbox."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+        self.reader = reader
+        self.writer = writer
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_MAX_HEAD)
 
-    def start(self, request: Request, port: int) -> None:
-        headers: Headers = [(b"Host", f"localhost:{port}".encode()), (b"Connection", b"close")]
-        headers += [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP | _NEVER]
+    def start(self, request: Request, headers: Headers) -> None:
+        headers = headers + [(name, value) for name, value in request.headers if name not in _HOP_BY_HOP | _NEVER]
         if request.header("transfer-encoding") is not None:
             headers.append((b"Transfer-Encoding", b"chunked"))
         head = h11.Request(method=request.method, target=_target(request), headers=headers)
-        self._writer.write(self._http.send(head) or b"")
+        self.writer.write(self._http.send(head) or b"")
+
+    def close(self) -> None:
+        self.writer.close()
+
+    def early_bytes(self) -> bytes:
+        """What came behind the head of a 101."""
+        return bytes(self._http.trailing_data[0])
 
     async def send_body(self, chunks: AsyncIterator[bytes]) -> None:
         # A server may answer and close without reading it all; its answer is what counts then.
         with contextlib.suppress(OSError):
             async for chunk in chunks:
-                self._writer.write(self._http.send(h11.Data(data=chunk)) or b"")
-                await self._writer.drain()
-            self._writer.write(self._http.send(h11.EndOfMessage()) or b"")
-            await self._writer.drain()
+                self.writer.write(self._http.send(h11.Data(data=chunk)) or b"")
+                await self.writer.drain()
+            self.writer.write(self._http.send(h11.EndOfMessage()) or b"")
+            await self.writer.drain()
 
-    async def head(self) -> h11.Response:
-        while not isinstance(event := await self._event(), h11.Response):
+    async def head(self) -> h11.Response | h11.InformationalResponse:
+        """The answer's head, or that of a 101."""
+        while True:
+            event = await self._event()
+            if isinstance(event, h11.Response):
+                return event
+            if isinstance(event, h11.InformationalResponse) and event.status_code == 101:
+                return event
             if isinstance(event, h11.ConnectionClosed):
                 raise ConnectionResetError("it closed the connection")
-        return event
 
-    async def body(self, sending: "asyncio.Future[None]") -> AsyncIterator[bytes]:
+    async def body(self, sending: "asyncio.Future[None] | None") -> AsyncIterator[bytes]:
         try:
             while isinstance(event := await self._event(), h11.Data):
                 yield bytes(event.data)
         finally:
-            sending.cancel()
-            self._writer.close()
+            if sending is not None:
+                sending.cancel()
+            self.close()
 
     async def _event(self) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
-            self._http.receive_data(await self._reader.read(_READ))
+            self._http.receive_data(await self.reader.read(_READ))
         return event
 
 
@@ -133,12 +162,6 @@ async def _tunnel(client: Tunnel, reader: asyncio.StreamReader, writer: asyncio.
         await asyncio.gather(*ways, return_exceptions=True)
         writer.close()
         client.close()
-
-
-def _upgrade_head(request: Request, port: int) -> bytes:
-    lines = [f"{request.method} ".encode() + _target(request) + b" HTTP/1.1", f"Host: localhost:{port}".encode()]
-    lines += [name + b": " + value for name, value in request.headers if name not in _NEVER]
-    return b"\r\n".join(lines) + b"\r\n\r\n"
 
 
 def _target(request: Request) -> bytes:

@@ -31,6 +31,7 @@ class Shell:
         self._finished = finished
         self._died = died
         self._alive = True
+        self._stdin_open = True
         self._gone = asyncio.Event()
         self._received = b""
         self._reports = b""
@@ -80,6 +81,7 @@ class Shell:
     async def end(self) -> None:
         """End the shell and everything it ever started; return when it is gone. Bounded by the supervisor."""
         if not self._gone.is_set():
+            self._close_stdin()  # an idle shell ends by itself, whatever it traps
             with contextlib.suppress(OSError):
                 os.write(self._supervised.control, b"k")
             await self._gone.wait()
@@ -125,6 +127,12 @@ class Shell:
         loop.remove_reader(self._status)
         loop.remove_reader(self._supervised.report)
         ours = (self._status, self._status_writer)
-        for descriptor in (*ours, self._supervised.control, self._supervised.report, self._supervised.stdin):
+        for descriptor in (*ours, self._supervised.control, self._supervised.report):
             os.close(descriptor)
+        self._close_stdin()
         self._gone.set()
+
+    def _close_stdin(self) -> None:
+        if self._stdin_open:
+            self._stdin_open = False
+            os.close(self._supervised.stdin)

@@ -19,6 +19,7 @@ GRACE_SECONDS = 2.0
 KILL_SECONDS = 2.0
 """How long killed processes may take to be gone; what we may not kill (setuid programs) is left to the daemon."""
 
+_SWEEP_SECONDS = 0.03
 _CONTROL, _REPORT, _STDIN = 3, 4, 5
 _DEFAULT_SIGNALS = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -167,23 +168,25 @@ def _empty(woken: int) -> None:
 def _end_tree(shell: int, waiting: select.poll, woken: int) -> None:
     """Ask everything to end, then make it."""
     waiting.unregister(_CONTROL)
-    _signal_all(signal.SIGTERM)
-    deadline = time.monotonic() + GRACE_SECONDS
-    while _reap(shell) and (left := deadline - time.monotonic()) > 0:
-        waiting.poll(left * 1000)
-        _empty(woken)
-    deadline = time.monotonic() + KILL_SECONDS
-    while _reap(shell) and (left := deadline - time.monotonic()) > 0:
-        _signal_all(signal.SIGKILL)
-        waiting.poll(min(left, 0.02) * 1000)  # a fork may have escaped the last sweep: look again soon
-        _empty(woken)
+    asked: set[int] = set()
+    for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+        deadline = time.monotonic() + seconds
+        while _reap(shell) and (left := deadline - time.monotonic()) > 0:
+            _signal_all(number, asked)
+            # A process forked during the sweep escaped it: look again soon, and at once when one died.
+            waiting.poll(min(left, _SWEEP_SECONDS) * 1000)
+            _empty(woken)
 
 
-def _signal_all(number: signal.Signals) -> None:
+def _signal_all(number: signal.Signals, asked: set[int]) -> None:
+    """Kill, or ask each once to end."""
     for pid in _descendants():
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(pid, number)
-            if number is signal.SIGTERM:
+            if number is signal.SIGKILL:
+                os.kill(pid, number)
+            elif pid not in asked:
+                asked.add(pid)
+                os.kill(pid, number)
                 os.kill(pid, signal.SIGCONT)  # a stopped process meets SIGTERM only when it goes on
 
 
