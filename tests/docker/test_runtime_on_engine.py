@@ -173,7 +173,7 @@ async def test_running_out_of_memory_is_named(runtime: DockerRuntime) -> None:
     )
     async with runtime.events() as events:
         with pytest.raises((aiohttp.ClientError, AssertionError)):
-            await execute(runtime, sandbox, "echo 0 >/proc/self/oom_score_adj; head -c 2000000000 /dev/zero | tail")
+            await execute(runtime, sandbox, "x=$(head -c 1500000000 /dev/zero | tr '\\0' x)")
         event = await within(30, anext(events))
     assert event.reason == "killed: out of memory"
 
