@@ -72,7 +72,12 @@ async def launch_namespaces(launch: Launch) -> Launched:
     finally:
         os.close(plan_file)
         os.close(status_write)
-    said = await _read_status(status_read)
+    try:
+        said = await _read_status(status_read)
+    except asyncio.CancelledError:
+        child.kill()
+        child.wait()
+        raise
     first = only_child(child.pid)
     monitor = ProcessId.of(child.pid)
     process = ProcessId.of(first) if first is not None else None

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
@@ -17,34 +16,23 @@ from typing import Any
 import structlog
 
 from sandyard_api.jobs.wire import SandboxSpec
-from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
-from sandyard_runner.doors import door_path, is_well, prepare_door, remove_door, wait_until_daemon_answers
+from sandyard_runner.daemon_bundle import ensure_bundle
+from sandyard_runner.doors import door_path, is_well, prepare_door, wait_until_daemon_answers
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
 from sandyard_runner.runtime.contract import Present, PresentState, ProgressReport, RuntimeEvent
 from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.capabilities import capability_table
 from sandyard_runner.runtime.local.cgroups import Group, Limits, find_limits
-from sandyard_runner.runtime.local.launch import REFUSED_HINT, Launch, Launched, launch_namespaces, launch_plain
-from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
-from sandyard_runner.runtime.local.process import MARKER, ProcessId, Run, Watch, kill_marked
-from sandyard_runner.runtime.local.tree import (
-    USER,
-    Account,
-    Tree,
-    UnknownUser,
-    find_account,
-    hidden_paths,
-    sandbox_passwd,
-)
+from sandyard_runner.runtime.local.launch import Launched, launch_namespaces, launch_plain
+from sandyard_runner.runtime.local.layout import Layout
+from sandyard_runner.runtime.local.options import LocalOptions
+from sandyard_runner.runtime.local.probe import probe
+from sandyard_runner.runtime.local.process import ProcessId, Run, Watch, kill_marked
+from sandyard_runner.runtime.local.tree import hidden_paths
 from sandyard_runner.wire import Capability
 
-BUNDLE_MOUNT = "/opt/sandyard"
-DOOR_MOUNT = "/run/sandyard"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KILL_TIMEOUT_SECONDS = 10.0
 MEBIBYTE = 1 << 20
-RUN_FILE = "run.json"
-SPEC_FILE = "spec.json"
 
 log = structlog.get_logger(__name__)
 
@@ -67,19 +55,17 @@ class LocalRuntime:
 
     name = "local"
 
-    def __init__(self, options: LocalOptions, bundle: Bundle, *, limits: Limits, uplink: network.Uplink | None) -> None:
-        self._options = options
-        self._bundle = bundle
+    def __init__(self, layout: Layout, limits: Limits) -> None:
+        self._options = layout.options
+        self._layout = layout
         self._limits = limits
-        self._uplink = uplink
-        self._hidden: list[str] = []
         self._running: dict[str, _Running] = {}
         self._reasons: dict[str, tuple[int | None, str]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
 
     def capabilities(self) -> Sequence[Capability]:
-        return capability_table(self._options, self._limits.enforced, self._uplink)
+        return capability_table(self._options, self._limits.enforced, self._layout.uplink)
 
     def door(self, sandbox_id: str) -> Path:
         return door_path(self._options.doors_dir, sandbox_id)
@@ -94,12 +80,12 @@ class LocalRuntime:
     async def create(self, spec: SandboxSpec) -> None:
         await self.ensure_image(spec.image, lambda _: None)
         async with self._locks[spec.sandbox_id]:
-            self._account(spec.user)
-            await asyncio.to_thread(self._lay_out, spec)
+            self._layout.account(spec.user)
+            await asyncio.to_thread(self._layout.make, spec)
 
     async def start(self, spec: SandboxSpec) -> None:
         async with self._locks[spec.sandbox_id]:
-            if not (self._base(spec.sandbox_id) / SPEC_FILE).exists():
+            if not self._layout.exists(spec.sandbox_id):
                 raise NotPresent(spec.sandbox_id)
             if spec.sandbox_id in self._running:
                 if await is_well(self.door(spec.sandbox_id), spec.door_secret):
@@ -121,14 +107,14 @@ class LocalRuntime:
     async def remove(self, sandbox_id: str) -> None:
         async with self._locks[sandbox_id]:
             await self._stop(sandbox_id, force=True, grace_seconds=0)
-            await asyncio.to_thread(self._delete, sandbox_id)
+            await asyncio.to_thread(self._layout.delete, sandbox_id)
             self._reasons.pop(sandbox_id, None)
         self._locks.pop(sandbox_id, None)
 
     async def present(self) -> Sequence[Present]:
         found = []
-        for base in sorted(self._sandboxes().iterdir()):
-            if (base / SPEC_FILE).exists():
+        for base in sorted(self._layout.sandboxes.iterdir()):
+            if self._layout.exists(base.name):
                 exit_code, reason = self._reasons.get(base.name, (None, ""))
                 if base.name in self._running:
                     found.append(Present(base.name, PresentState.RUNNING))
@@ -157,13 +143,13 @@ class LocalRuntime:
 
     async def adopt(self) -> None:
         """Take over what an earlier process of ours left: sandboxes that serve on, and remains to clear away."""
-        self._sandboxes().mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._is_isolated and os.geteuid() == 0:
-            self._hidden = await asyncio.to_thread(hidden_paths)
-        for base in self._sandboxes().iterdir():
-            run = Run.load(base / RUN_FILE)
-            if not (base / SPEC_FILE).exists():
-                await asyncio.to_thread(self._delete, base.name)
+        self._layout.sandboxes.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._layout.is_isolated and os.geteuid() == 0:
+            self._layout.hidden = await asyncio.to_thread(hidden_paths)
+        for base in self._layout.sandboxes.iterdir():
+            run = Run.load(self._layout.run_file(base.name))
+            if not self._layout.exists(base.name):
+                await asyncio.to_thread(self._layout.delete, base.name)
             elif run is not None and run.first.is_alive() and run.monitor.is_alive() and self._options.keep_running:
                 group = Group(tuple(Path(path) for path in run.cgroup)) if run.cgroup else None
                 self._supervise(base.name, _Running(run, Watch(run.monitor, None), group))
@@ -171,81 +157,9 @@ class LocalRuntime:
             elif run is not None:
                 await asyncio.to_thread(self._clear_away, base.name, run, None)
 
-    async def probe(self) -> None:
-        """Start and end a trial sandbox, and find the way out that works. Raises `RuntimeFailure`."""
-        if not self._is_isolated:
-            return
-        trial = f"probe-{uuid.uuid4().hex[:12]}"
-        spec = SandboxSpec(sandbox_id=trial, organization_id="", name="probe", door_secret="")
-        base = self._base(trial)
-        try:
-            await asyncio.to_thread(self._lay_out, spec)
-            (base / SPEC_FILE).unlink()  # a probe that is cut short is removed by the next start
-            door = await asyncio.to_thread(prepare_door, self._options.doors_dir, trial, "")
-            launched = await launch_namespaces(self._launch_isolated(spec, door, ["/bin/sleep", "60"], []))
-            try:
-                await self._probe_uplink(launched)
-            finally:
-                launched.child.kill()
-                launched.first.signal(signal.SIGKILL)
-                await asyncio.to_thread(launched.child.wait)
-        except PermissionError as error:
-            # Root in a plain container may not make device nodes, for one: the same refusal at another step.
-            raise RuntimeFailure(REFUSED_HINT.format(reason=error)) from error
-        except OSError as error:
-            raise RuntimeFailure(f"the local runtime cannot work in {self._options.data_dir}: {error}") from error
-        finally:
-            await asyncio.to_thread(self._delete, trial)
-
-    async def _probe_uplink(self, launched: Launched) -> None:
-        if self._options.network is not Network.AUTO:
-            return
-        for uplink in network.find_uplinks():
-            try:
-                helper = await network.connect_uplink(uplink, launched.first.pid, die_with_parent=True)
-            except RuntimeFailure as error:
-                log.warning("uplink_unusable", uplink=uplink.name, reason=error.message)
-                continue
-            helper.kill()
-            await asyncio.to_thread(helper.wait)
-            self._uplink = uplink
-            return
-
-    @property
-    def _is_isolated(self) -> bool:
-        return self._options.isolation is Isolation.NAMESPACES
-
-    def _sandboxes(self) -> Path:
-        return self._options.data_dir / "sandboxes"
-
-    def _base(self, sandbox_id: str) -> Path:
-        return self._sandboxes() / sandbox_id
-
-    def _account(self, user: str | None) -> Account:
-        """Who runs inside. Raises `RuntimeFailure` for a user that does not exist there."""
-        if self._is_isolated:
-            try:
-                return find_account(user, sandbox_passwd())
-            except UnknownUser as error:
-                raise RuntimeFailure(str(error)) from error
-        if user not in (None, USER, "root" if os.geteuid() == 0 else None, str(os.geteuid())):
-            raise Unsupported(
-                f"without isolation every sandbox runs as the user that runs Sandyard, so {user} cannot be used"
-            )
-        return Account(USER, os.geteuid(), os.getegid(), "")
-
-    def _lay_out(self, spec: SandboxSpec) -> None:
-        base = self._base(spec.sandbox_id)
-        base.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self._is_isolated:
-            Tree(base).make(self._hidden)
-        else:
-            (base / "home").mkdir(exist_ok=True)
-        (base / SPEC_FILE).write_text(json.dumps({"user": spec.user, "name": spec.name}))
-
     async def _start(self, spec: SandboxSpec) -> None:
-        account = self._account(spec.user)
-        other_user = account.uid if self._is_isolated and os.geteuid() == 0 else None
+        account = self._layout.account(spec.user)
+        other_user = account.uid if self._layout.is_isolated and os.geteuid() == 0 else None
         door = await asyncio.to_thread(
             prepare_door, self._options.doors_dir, spec.sandbox_id, spec.door_secret, uid=other_user, gid=account.gid
         )
@@ -253,78 +167,24 @@ class LocalRuntime:
             spec.sandbox_id, memory_bytes=spec.memory_gib * 1024 * MEBIBYTE, cpus=max(1, spec.cpu)
         )
         run_id = uuid.uuid4().hex
-        launched = await self._launch(spec, door, run_id, group)
-        running = _Running(
-            Run(
-                run_id,
-                launched.monitor,
-                launched.first,
-                (),
-                tuple(str(path) for path in group.directories) if group else (),
-            ),
-            Watch(launched.monitor, launched.child),
-            group,
-        )
-        running.run.save(self._base(spec.sandbox_id) / RUN_FILE)
+        try:
+            launched = await self._launch(spec, door, run_id, group)
+        except BaseException:
+            if group is not None:
+                group.remove()
+            raise
+        directories = tuple(str(path) for path in group.directories) if group else ()
+        run = Run(run_id, launched.monitor, launched.first, (), directories)
+        running = _Running(run, Watch(launched.monitor, launched.child), group)
+        running.run.save(self._layout.run_file(spec.sandbox_id))
         self._supervise(spec.sandbox_id, running)
         await self._until_ready(spec, running)
 
     async def _launch(self, spec: SandboxSpec, door: Path, run_id: str, group: Group | None) -> Launched:
         procs = group.procs() if group else []
-        if self._is_isolated:
-            command = self._bundle.command(BUNDLE_MOUNT, "--door-dir", DOOR_MOUNT)
-            return await launch_namespaces(self._launch_isolated(spec, door, command, procs))
-        home = str(self._base(spec.sandbox_id) / "home")
-        return await launch_plain(
-            Launch(
-                command=self._bundle.command(str(self._bundle.path), "--door-dir", str(door)),
-                env={**self._environment(spec, home), MARKER: run_id},
-                cwd=home,
-                log=self._base(spec.sandbox_id) / "daemon.log",
-                die_with_parent=not self._options.keep_running,
-                cgroup_procs=procs,
-            )
-        )
-
-    def _launch_isolated(self, spec: SandboxSpec, door: Path, command: Sequence[str], procs: Sequence[str]) -> Launch:
-        account = self._account(spec.user)
-        base = self._base(spec.sandbox_id)
-        tree = Tree(base)
-        has_own_network = self._options.network is not Network.HOST or spec.network_block_all
-        uplink = None if spec.network_block_all else self._uplink
-        resolver = network.resolver_configuration(uplink) if has_own_network else network.host_resolver_configuration()
-        tree.write_names(spec.sandbox_id, resolver)
-        return Launch(
-            command=command,
-            env=self._environment(spec, account.home),
-            cwd=account.home if (tree.files / account.home.lstrip("/")).is_dir() else "/",
-            log=base / "daemon.log",
-            die_with_parent=not self._options.keep_running,
-            cgroup_procs=procs,
-            hostname=spec.sandbox_id,
-            account=account,
-            root=tree.files,
-            mounts=tree.mounts(door=door, bundle=self._bundle.path),
-            own_network=has_own_network,
-            unreachable=network.unreachable_networks() if uplink else (),
-        )
-
-    def _environment(self, spec: SandboxSpec, home: str) -> dict[str, str]:
-        user = self._account(spec.user).name
-        return {
-            "PATH": PATH,
-            "HOME": home,
-            "USER": user,
-            "LOGNAME": user,
-            "SHELL": "/bin/bash" if Path("/bin/bash").exists() else "/bin/sh",
-            "LANG": "C.UTF-8",
-            "DAYTONA_SANDBOX_ID": spec.sandbox_id,
-            "DAYTONA_SANDBOX_SNAPSHOT": spec.snapshot or "",
-            "DAYTONA_SANDBOX_USER": user,
-            "DAYTONA_ORGANIZATION_ID": spec.organization_id,
-            "DAYTONA_REGION_ID": spec.region,
-            **spec.env,
-        }
+        if self._layout.is_isolated:
+            return await launch_namespaces(await asyncio.to_thread(self._layout.isolated, spec, door, procs))
+        return await launch_plain(self._layout.plain(spec, door, run_id, procs))
 
     async def _until_ready(self, spec: SandboxSpec, running: _Running) -> None:
         """Return when the daemon answers and the network is connected. Raises `RuntimeFailure`."""
@@ -339,7 +199,7 @@ class LocalRuntime:
         try:
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
-                raise DaemonUnreachable(f"the sandbox ended while starting: {self._last_words(spec.sandbox_id)}")
+                raise DaemonUnreachable(f"the sandbox ended while starting: {self._layout.last_words(spec.sandbox_id)}")
             await ready
         finally:
             ended.cancel()
@@ -347,16 +207,16 @@ class LocalRuntime:
             await asyncio.gather(ready, ended, return_exceptions=True)
 
     async def _connect(self, spec: SandboxSpec, running: _Running) -> None:
-        if self._uplink is None or spec.network_block_all or not self._is_isolated:
+        if self._layout.uplink is None or spec.network_block_all or not self._layout.is_isolated:
             return
         running.helper = await network.connect_uplink(
-            self._uplink, running.run.first.pid, die_with_parent=not self._options.keep_running
+            self._layout.uplink, running.run.first.pid, die_with_parent=not self._options.keep_running
         )
         helper = ProcessId.of(running.helper.pid)
         if helper is not None:
             run = running.run
             running.run = Run(run.run_id, run.monitor, run.first, (helper,), run.cgroup)
-            running.run.save(self._base(spec.sandbox_id) / RUN_FILE)
+            running.run.save(self._layout.run_file(spec.sandbox_id))
 
     def _supervise(self, sandbox_id: str, running: _Running) -> None:
         running.gone = asyncio.Event()
@@ -381,7 +241,7 @@ class LocalRuntime:
 
     def _reason(self, sandbox_id: str, running: _Running) -> str:
         code = running.watch.exit_code
-        words = self._last_words(sandbox_id)
+        words = self._layout.last_words(sandbox_id)
         # unshare(1) reports a killed child by a status and a message of its own.
         was_killed = code is None or code > 128 or words.startswith("unshare: ")
         if running.group is not None and running.group.oom_kills() and was_killed:
@@ -389,13 +249,6 @@ class LocalRuntime:
         if was_killed:
             return "the sandbox's first process was killed"
         return f"the sandbox's first process exited with status {code}: {words}".rstrip(": ")
-
-    def _last_words(self, sandbox_id: str) -> str:
-        with contextlib.suppress(OSError):
-            lines = (self._base(sandbox_id) / "daemon.log").read_text(errors="replace").strip().splitlines()
-            if lines:
-                return lines[-1][:500]
-        return ""
 
     async def _stop(self, sandbox_id: str, *, force: bool, grace_seconds: float) -> None:
         running = self._running.get(sandbox_id)
@@ -424,21 +277,14 @@ class LocalRuntime:
             helper.kill()
             helper.wait()
         group = Group(tuple(Path(path) for path in run.cgroup))
-        if not self._is_isolated:
+        if not self._layout.is_isolated:
             kill_marked(run.run_id)
         for pid in group.members():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         group.remove()
         with contextlib.suppress(FileNotFoundError):
-            (self._base(sandbox_id) / RUN_FILE).unlink()
-
-    def _delete(self, sandbox_id: str) -> None:
-        remove_door(self._options.doors_dir, sandbox_id)
-        base = self._base(sandbox_id)
-        if base.exists():
-            (base / SPEC_FILE).unlink(missing_ok=True)  # a removal that is cut short is finished by the next start
-            Tree(base).remove()
+            self._layout.run_file(sandbox_id).unlink()
 
 
 @asynccontextmanager
@@ -450,10 +296,11 @@ async def open_local_runtime(options: LocalOptions) -> AsyncIterator[LocalRuntim
     options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     options.doors_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     bundle = await asyncio.to_thread(ensure_bundle, options.data_dir / "bundles")
-    runtime = LocalRuntime(options, bundle, limits=find_limits(), uplink=None)
+    layout = Layout(options, bundle)
+    runtime = LocalRuntime(layout, find_limits())
     try:
         await runtime.adopt()
-        await runtime.probe()
+        await probe(layout)
         yield runtime
     finally:
         await runtime.close()
