@@ -24,6 +24,14 @@ def listed(daytona: Any, labels: dict[str, str]) -> list[str]:
     return [one.id for one in daytona.list(ListSandboxesQuery(labels=labels))]
 
 
+def attempted(call: Callable[[], object]) -> object:
+    """What the call gave, or the error's text, so that the rest of the flow is seen all the same."""
+    try:
+        return call()
+    except DaytonaError as error:
+        return str(error)
+
+
 def refused(call: Callable[[], object]) -> list[str]:
     """The name of the error's class and its text."""
     try:
@@ -54,7 +62,7 @@ def main() -> None:
     try:
         saw["id"] = sandbox.id
         saw["state"] = str(getattr(sandbox.state, "value", sandbox.state))
-        saw["listed"] = listed(daytona, labels)
+        saw["listed"] = attempted(lambda: listed(daytona, labels))
         saw["got"] = daytona.get(sandbox.id).id
         saw["root"] = sandbox.get_user_root_dir()
         use(sandbox, saw)
