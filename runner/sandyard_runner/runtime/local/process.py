@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-MARKER = "SANDYARD_RUN"
-"""Environment variable of every process of a run without namespaces; finds those that left their parent."""
+MARKER = "SANDBOX_RUN_ID"
+"""Environment variable of every process of a run without namespaces; finds those that left their parent.
+
+Not one of ours by its name: the daemon keeps those from what it starts."""
 KILL_ROUNDS = 50
 
 
