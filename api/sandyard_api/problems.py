@@ -7,6 +7,8 @@ import msgspec
 import structlog
 from litestar.exceptions import HTTPException
 from litestar.response import Response
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from sandyard.clock import Clock
 from sandyard_api.access import AnyRequest
@@ -20,6 +22,7 @@ from sandyard_api.errors import (
     NotFound,
     PayloadTooLarge,
     Unauthorized,
+    Unavailable,
 )
 
 SOURCE = "DAYTONA_API"
@@ -32,6 +35,9 @@ CODE_OF = {
     for kind in (BadRequest, Unauthorized, Forbidden, NotFound, MethodNotAllowed, Conflict, PayloadTooLarge)
 }
 """Codes for the errors of the router itself."""
+
+DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout, ConnectionError)
+AWAY = "The database does not answer. Please try again."
 
 log = structlog.get_logger()
 
@@ -60,6 +66,8 @@ class Problems:
         status, code, message = self._classify(error, method, path)
         if status is HTTPStatus.INTERNAL_SERVER_ERROR:
             log.error("unexpected_error", path=path, method=method, exc_info=error)
+        elif status is HTTPStatus.SERVICE_UNAVAILABLE:
+            log.warning("part_down", path=path, method=method, error=str(error))
         problem = Problem(
             status_code=status.value,
             message=message,
@@ -83,16 +91,15 @@ class Problems:
         if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             status = HTTPStatus(error.status_code)
             return status, CODE_OF.get(status, ApiError.code), _detail(error, status, f"{method} {path}")
+        if isinstance(error, DATABASE_AWAY):
+            return HTTPStatus.SERVICE_UNAVAILABLE, Unavailable.code, AWAY
         return HTTPStatus.INTERNAL_SERVER_ERROR, ApiError.code, UNEXPECTED
 
 
 def _detail(error: HTTPException, status: HTTPStatus, asked: str) -> str:
     """The router's words, made useful where it has none."""
     if status is HTTPStatus.NOT_FOUND:
-        version_2 = (
-            " This is the API of the 0.x clients; clients of version 2 are not served." if V2.search(asked) else ""
-        )
-        return f"Cannot {asked}{version_2}"
+        return f"Cannot {asked}{V2_HINT if V2.search(asked) else ''}"
     if status is HTTPStatus.METHOD_NOT_ALLOWED:
         return f"Cannot {asked}"
     return error.detail or status.phrase

@@ -74,7 +74,7 @@ class Timers:
             self._fail_late,
             self._fail_exhausted,
             self._destroy_again,
-            self._forget_destroyed,
+            self._forget,
         )
         for step in steps:
             await step(now)
@@ -145,9 +145,10 @@ class Timers:
         for row in rows:
             await self._sandboxes.destroy_again(row.id)
 
-    async def _forget_destroyed(self, now: datetime) -> None:
+    async def _forget(self, now: datetime) -> None:
         async with self._database.transaction() as db:
             await db.execute(delete(Sandbox).where(Sandbox.destroyed_at <= now - self._keep_destroyed))
+            await db.execute(delete(JobRow).where(JobRow.finished_at <= now - self._keep_destroyed))
 
     async def _rows(self, *conditions: ColumnElement[bool]) -> list[Sandbox]:
         async with self._database.reading() as db:

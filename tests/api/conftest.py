@@ -1,6 +1,7 @@
 """A control plane on a real loopback server, with a scripted runner, for every test of this folder."""
 
 import dataclasses
+import io
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -50,7 +51,7 @@ class Client:
         path: str,
         json: Any = None,
         *,
-        data: bytes | None = None,
+        data: bytes | io.BytesIO | None = None,
         key: str | None = API_KEY,
         headers: dict[str, str] | None = None,
     ) -> Answer:

@@ -1,5 +1,6 @@
 """Who may ask, how they may address us, and what an error looks like."""
 
+import io
 import json
 from typing import Any
 
@@ -72,7 +73,7 @@ async def test_clients_of_version_2_are_told(world: World) -> None:
 
 
 async def test_a_hundred_megabytes_are_refused_and_the_service_goes_on(world: World) -> None:
-    answer = await world.client.call("POST", "/sandbox", data=b"x" * 100_000_000)
+    answer = await world.client.call("POST", "/sandbox", data=io.BytesIO(b"x" * 100_000_000))
     assert (answer.status, answer.json["code"]) == (413, "PAYLOAD_TOO_LARGE")
     assert (await world.client.call("GET", "/health")).status == 200
 

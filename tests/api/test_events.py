@@ -31,6 +31,16 @@ class Listener:
 
         return keep
 
+    async def connect(self, url: str, token: str) -> None:
+        """Connect as the clients do."""
+        await self.client.connect(
+            url,
+            auth={"token": token},
+            transports=["websocket"],
+            socketio_path="/api/socket.io/",
+            wait_timeout=DEADLINE_SECONDS,
+        )
+
     async def until(self, name: str, new: str) -> dict[str, Any]:
         """The event of that name with that new state."""
         async with asyncio.timeout(DEADLINE_SECONDS):
@@ -42,17 +52,10 @@ class Listener:
 
 
 @asynccontextmanager
-async def listening(url: str, token: str = API_KEY, **headers: str) -> AsyncIterator[Listener]:
+async def listening(url: str, token: str = API_KEY) -> AsyncIterator[Listener]:
     """A connected listener."""
     listener = Listener()
-    await listener.client.connect(
-        url,
-        headers=headers,
-        auth={"token": token},
-        transports=["websocket"],
-        socketio_path="/api/socket.io/",
-        wait_timeout=DEADLINE_SECONDS,
-    )
+    await listener.connect(url, token)
     try:
         yield listener
     finally:
@@ -84,9 +87,12 @@ async def test_what_an_event_tells_can_be_read_at_once(world: World) -> None:
 
 
 async def test_a_wrong_key_is_refused_as_unauthorized(world: World) -> None:
-    with pytest.raises(socketio.exceptions.ConnectionError, match="Unauthorized"):
-        async with listening(world.client.url, "wrong"):
-            pass
+    listener = Listener()
+    refused: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    listener.client.on("connect_error", refused.set_result)
+    with pytest.raises(socketio.exceptions.ConnectionError):
+        await listener.connect(world.client.url, token="wrong")
+    assert await refused == {"message": "Unauthorized"}
 
 
 async def test_each_socket_gets_urls_that_lead_back_its_own_way(world: World) -> None:

@@ -50,7 +50,11 @@ class EventGateway:
 
             async def relay() -> None:
                 async for message in subscription:
-                    await self._push(message.payload)
+                    try:
+                        await self._push(message.payload)
+                    except Exception:
+                        # One event that cannot be sent must not end all the others.
+                        log.exception("event_not_pushed")
 
             task = asyncio.create_task(relay(), name="events")
             try:

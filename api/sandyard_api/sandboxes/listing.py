@@ -22,6 +22,7 @@ from sandyard_api.validation import parse_time
 
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 100
+MAX_UNPAGED = 1000
 BRACKETS = re.compile(r"\[\d*\]$")
 UNQUOTABLE = re.compile(r'["\\]')
 """What no JSON path of SQLite can hold."""
@@ -151,6 +152,13 @@ class Listing:
             return CursorRows(rows, None)
         last = rows[limit - 1]
         return CursorRows(rows[:limit], make_cursor(getattr(last, column.key), last.id))
+
+    async def everything(self, organization_id: str, query: Query) -> Sequence[Sandbox]:
+        """All that match, newest first: what the oldest clients ask for. Raises `BadRequest`."""
+        where = conditions(organization_id, query)
+        statement = _ordered(select(Sandbox).where(*where), Sandbox.created_at, descending=True)
+        async with self._database.reading() as db:
+            return (await db.scalars(statement.limit(MAX_UNPAGED))).all()
 
     async def by_number(self, organization_id: str, query: Query) -> NumberedRows:
         """A page of the older list. Raises `BadRequest`."""

@@ -2,17 +2,19 @@
 
 from litestar import Router, delete, get, post, put
 from litestar.di import NamedDependency as Given
+from litestar.di import Provide
 from litestar.params import FromPath
 from litestar.response import Response, Stream
 from litestar.response.base import ASGIResponse
 
-from sandyard_api.access import AnyRequest, may
+from sandyard_api.access import AnyRequest, may, provide_origin
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing, Query
+from sandyard_api.sandboxes.presenting import Full, Presenter
 from sandyard_api.sandboxes.requests import (
     AUTO_DELETE_OFF,
     MAX_AUTO_ARCHIVE_MINUTES,
@@ -25,13 +27,11 @@ from sandyard_api.sandboxes.schemas import (
     Labels,
     NumberedPage,
     PreviewUrl,
-    SandboxDto,
     Url,
-    full,
-    list_item,
 )
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.validation import MAX_INTEGER, Fields, parse_json
+from sandyard_daemon.wire.versions import Caller
 
 WRITE = [may("write:sandboxes")]
 DELETE = [may("delete:sandboxes")]
@@ -42,25 +42,25 @@ async def create(
     request: AnyRequest,
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     options: Given[ControlPlaneOptions],
-) -> SandboxDto:
+) -> Full:
     """createSandbox"""
     body = parse_json(await request.body())
     wanted = read_create(body, default_snapshot=options.default_snapshot, region=options.region)
-    return full(await sandboxes.create(grant.organization_id, wanted), origin.toolbox_url)
+    return present.full(await sandboxes.create(grant.organization_id, wanted))
 
 
 @get("/")
 async def list_by_cursor(
-    request: AnyRequest,
-    listing: Given[Listing],
-    grant: Given[KeyGrant],
-    origin: Given[Origin],
-) -> CursorPage:
+    request: AnyRequest, listing: Given[Listing], grant: Given[KeyGrant], present: Given[Presenter]
+) -> CursorPage | list[Full]:
     """listSandboxes"""
-    page = await listing.by_cursor(grant.organization_id, Query(request.scope["query_string"]))
-    return CursorPage([list_item(row, origin.toolbox_url) for row in page.rows], page.next_cursor)
+    query = Query(request.scope["query_string"])
+    if present.wants_bare_list:
+        return [present.full(row) for row in await listing.everything(grant.organization_id, query)]
+    page = await listing.by_cursor(grant.organization_id, query)
+    return CursorPage([present.item(row) for row in page.rows], page.next_cursor)
 
 
 @get("/paginated")
@@ -68,11 +68,11 @@ async def list_by_number(
     request: AnyRequest,
     listing: Given[Listing],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
 ) -> NumberedPage:
     """listSandboxesPaginated_deprecated"""
     page = await listing.by_number(grant.organization_id, Query(request.scope["query_string"]))
-    items = [full(row, origin.toolbox_url) for row in page.rows]
+    items = [present.full(row) for row in page.rows]
     return NumberedPage(items, page.total, page.page, page.total_pages)
 
 
@@ -80,33 +80,33 @@ async def list_by_number(
 async def read(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
-) -> SandboxDto:
+) -> Full:
     """getSandbox"""
-    return full(await sandboxes.get(grant.organization_id, key), origin.toolbox_url)
+    return present.full(await sandboxes.get(grant.organization_id, key))
 
 
 @delete("/{sandbox_ref:str}", status_code=200, guards=DELETE)
 async def destroy(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
-) -> SandboxDto:
+) -> Full:
     """deleteSandbox"""
-    return full(await sandboxes.destroy(grant.organization_id, key), origin.toolbox_url)
+    return present.full(await sandboxes.destroy(grant.organization_id, key))
 
 
 @post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE)
 async def start(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
-) -> SandboxDto:
+) -> Full:
     """startSandbox"""
-    return full(await sandboxes.start(grant.organization_id, key), origin.toolbox_url)
+    return present.full(await sandboxes.start(grant.organization_id, key))
 
 
 @post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE)
@@ -114,12 +114,12 @@ async def stop(
     request: AnyRequest,
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
-) -> SandboxDto:
+) -> Full:
     """stopSandbox"""
     force = bool(Query(request.scope["query_string"]).flag("force"))
-    return full(await sandboxes.stop(grant.organization_id, key, force=force), origin.toolbox_url)
+    return present.full(await sandboxes.stop(grant.organization_id, key, force=force))
 
 
 @put("/{sandbox_ref:str}/labels", guards=WRITE)
@@ -143,74 +143,74 @@ async def replace_labels(
 async def set_public(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
     is_public: FromPath[str],
-) -> SandboxDto:
+) -> Full:
     """updatePublicStatus"""
     if is_public not in ("true", "false"):
         raise BadRequest("Validation failed (boolean string is expected)")
     row = await sandboxes.change(grant.organization_id, key, public=is_public == "true")
-    return full(row, origin.toolbox_url)
+    return present.full(row)
 
 
 @post("/{sandbox_ref:str}/autostop/{minutes:str}", status_code=200, guards=WRITE)
 async def set_auto_stop(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
     minutes: FromPath[str],
-) -> SandboxDto:
+) -> Full:
     """setAutostopInterval"""
     wanted = _whole(minutes)
     check_interval("Auto-stop", wanted)
     row = await sandboxes.change(grant.organization_id, key, auto_stop_minutes=wanted)
-    return full(row, origin.toolbox_url)
+    return present.full(row)
 
 
 @post("/{sandbox_ref:str}/autoarchive/{minutes:str}", status_code=200, guards=WRITE)
 async def set_auto_archive(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
     minutes: FromPath[str],
-) -> SandboxDto:
+) -> Full:
     """setAutoArchiveInterval"""
     wanted = _whole(minutes)
     check_interval("Auto-archive", wanted)
     stored = archive_minutes(min(wanted, MAX_AUTO_ARCHIVE_MINUTES))
     row = await sandboxes.change(grant.organization_id, key, auto_archive_minutes=stored)
-    return full(row, origin.toolbox_url)
+    return present.full(row)
 
 
 @post("/{sandbox_ref:str}/autodelete/{minutes:str}", status_code=200, guards=WRITE)
 async def set_auto_delete(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
     minutes: FromPath[str],
-) -> SandboxDto:
+) -> Full:
     """setAutoDeleteInterval"""
     stored = max(_whole(minutes), AUTO_DELETE_OFF)
     row = await sandboxes.change(grant.organization_id, key, auto_delete_minutes=stored)
-    return full(row, origin.toolbox_url)
+    return present.full(row)
 
 
 @post("/{sandbox_ref:str}/ttl/{minutes:str}", status_code=200, guards=WRITE)
 async def set_ttl(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
-    origin: Given[Origin],
+    present: Given[Presenter],
     key: Given[str],
     minutes: FromPath[str],
-) -> SandboxDto:
+) -> Full:
     """setTtl"""
     wanted = _whole(minutes)
     check_interval("TTL", wanted)
-    return full(await sandboxes.set_ttl(grant.organization_id, key, wanted), origin.toolbox_url)
+    return present.full(await sandboxes.set_ttl(grant.organization_id, key, wanted))
 
 
 @post("/{sandbox_ref:str}/last-activity", status_code=201)
@@ -273,6 +273,11 @@ async def build_logs(
     return Stream(build_log.read(row.id, follow=follow), media_type="text/plain; charset=utf-8")  # type: ignore[return-value]
 
 
+def provide_presenter(request: AnyRequest) -> Presenter:
+    """Answers in the form that this caller can read."""
+    return Presenter(provide_origin(request).toolbox_url, Caller.of(request.headers.get))
+
+
 def _whole(text: str) -> int:
     """A number of minutes in a path. Raises `BadRequest`."""
     try:
@@ -286,6 +291,7 @@ def _whole(text: str) -> int:
 
 ROUTER = Router(
     path="/api/sandbox",
+    dependencies={"present": Provide(provide_presenter, sync_to_thread=False)},
     route_handlers=[
         create,
         list_by_cursor,

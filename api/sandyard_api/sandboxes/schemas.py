@@ -2,6 +2,7 @@
 
 import hashlib
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -93,9 +94,9 @@ class CursorPage(msgspec.Struct, rename="camel"):
 
 
 class NumberedPage(msgspec.Struct, rename="camel"):
-    """A page of the older list."""
+    """A page of the older list, its items in the form that the caller's release knows."""
 
-    items: list[SandboxDto]
+    items: list[Any]
     total: int
     page: int
     total_pages: int
