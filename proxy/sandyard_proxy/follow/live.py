@@ -1,6 +1,6 @@
-"""What came over the bus and was not delivered yet: bounded, possibly with gaps, repetitions and strange order."""
+"""The newest part of a log as the bus brought it: one bounded, gapless piece that all followers of a command share."""
 
-from collections import deque
+from bisect import bisect_right
 from collections.abc import Sequence
 
 from sandyard_daemon.wire import LogFrame
@@ -8,43 +8,63 @@ from sandyard_daemon.wire import LogFrame
 MAX_BYTES = 8 << 20
 MAX_FRAMES = 8192
 BATCH_BYTES = 1 << 20
+SMALL_BYTES = 4096
 
 
-class LiveBuffer:
-    """Frames in the order they came. Overflow discards everything: the file has it all."""
+class LiveWindow:
+    """Frames from `start` to `end`. What came before has to be read from the file."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes = max_bytes
-        self._frames: deque[LogFrame] = deque()
-        self._bytes = 0
-        self.discarded_bytes = 0
+        self._frames: list[LogFrame] = []
+        self.start: int | None = None
+        """Offset of the first byte held; `None` while nothing came."""
+        self.end = 0
 
-    def offer(self, frame: LogFrame) -> None:
-        """Keep a frame for later."""
-        if self._bytes + len(frame.payload) > self._max_bytes or len(self._frames) >= MAX_FRAMES:
-            self.discarded_bytes += self._bytes
+    def add(self, frame: LogFrame) -> bool:
+        """Take a frame in; whether it brought anything new. Behind a gap the window begins anew."""
+        if self.start is None or frame.offset > self.end:
             self._frames.clear()
-            self._bytes = 0
-        self._frames.append(frame)
-        self._bytes += len(frame.payload)
+            self.start = self.end = frame.offset
+        fresh = from_offset(frame, self.end)
+        if fresh is None:
+            return False
+        self.end += len(fresh.payload)
+        last = self._frames[-1] if self._frames else None
+        if last is not None and last.stream is fresh.stream and len(last.payload) + len(fresh.payload) <= SMALL_BYTES:
+            self._frames[-1] = LogFrame(last.offset, last.stream, last.payload + fresh.payload)
+        else:
+            self._frames.append(fresh)
+            self._trim()
+        return True
 
     def take(self, position: int) -> list[LogFrame]:
-        """The frames that continue exactly at `position`, about `BATCH_BYTES` of them; what lies before is dropped."""
-        taken: list[LogFrame] = []
+        """The frames that continue exactly at `position`, about `BATCH_BYTES` of them; none unless it is inside."""
+        if self.start is None or not self.start <= position < self.end:
+            return []
+        index = bisect_right(self._frames, position, key=_offset) - 1
+        first = from_offset(self._frames[index], position)
+        taken = [first] if first is not None else []
         size = 0
-        while self._frames and size < BATCH_BYTES and self._frames[0].offset <= position:
-            frame = self._frames.popleft()
-            self._bytes -= len(frame.payload)
-            if (rest := from_offset(frame, position)) is not None:
-                taken.append(rest)
-                position += len(rest.payload)
-                size += len(rest.payload)
+        for frame in self._frames[index + 1 :]:
+            size += len(frame.payload)
+            if size > BATCH_BYTES:
+                break
+            taken.append(frame)
         return taken
 
-    @property
-    def next_offset(self) -> int | None:
-        """Where the oldest kept frame begins; after `take` it lies ahead of the position: there is a gap."""
-        return self._frames[0].offset if self._frames else None
+    def _trim(self) -> None:
+        """Let go of the oldest, a quarter at a time."""
+        if self.end - (self.start or 0) <= self._max_bytes and len(self._frames) <= MAX_FRAMES:
+            return
+        keep_from = self.end - self._max_bytes * 3 // 4
+        index = max(bisect_right(self._frames, keep_from, key=_offset), len(self._frames) - MAX_FRAMES * 3 // 4)
+        del self._frames[: min(index, len(self._frames) - 1)]
+        self.start = self._frames[0].offset
+
+
+def _offset(frame: LogFrame) -> int:
+    return frame.offset
 
 
 def from_offset(frame: LogFrame, position: int) -> LogFrame | None:

@@ -16,9 +16,10 @@ from sandyard_proxy.asgi import Receive, Scope, Send, answer, text_header
 from sandyard_proxy.destinations import Destination, query_value
 from sandyard_proxy.doors import Doors, Runners
 from sandyard_proxy.errors import BadRequest, ControlPlaneAway, LogLost
-from sandyard_proxy.follow.engine import Follower, Patience, open_follower
+from sandyard_proxy.follow.engine import Follower, open_follower
 from sandyard_proxy.follow.feeds import BusAndRelay
 from sandyard_proxy.follow.formats import LogEncoder, MarkedMessages, PlainMessages, ServerSentEvents
+from sandyard_proxy.follow.hub import Hubs, LogHub, Patience
 from sandyard_proxy.follow.source import DaemonLog, LogRefused
 from sandyard_proxy.follow.stats import FollowStats
 from sandyard_proxy.route_table import RouteTable
@@ -99,7 +100,7 @@ class FollowRoutes:
         self._doors = doors
         self._runners = runners
         self._bus = bus
-        self._patience = patience or Patience()
+        self._hubs = Hubs(self.stats, patience or Patience())
 
     async def serve(self, scope: Scope, receive: Receive, send: Send, route: Route, request: FollowRequest) -> None:
         """Answer one request. Raises `DoorUnreachable` before anything was answered."""
@@ -129,15 +130,15 @@ class FollowRoutes:
             runner = self._runners.get(current.runner_url or "")
             return runner.relay(route.sandbox_id, request.session_id, request.command_id)
 
-        feeds = BusAndRelay(self._bus, log_channel(route.sandbox_id, request.command_id), open_relay)
         source = DaemonLog(self._doors.get(route), request.session_id, request.command_id)
+        channel = log_channel(route.sandbox_id, request.command_id)
+        key = (route.sandbox_id, route.door_secret, request.session_id, request.command_id)
+
+        def join() -> AbstractAsyncContextManager[LogHub]:
+            return self._hubs.join(key, lambda: BusAndRelay(self._bus, channel, source, open_relay))
+
         return open_follower(
-            source,
-            request.cursor,
-            feeds if request.live else None,
-            limit=request.limit,
-            stats=self.stats,
-            patience=self._patience,
+            source, request.cursor, join if request.live else None, limit=request.limit, stats=self.stats
         )
 
     async def _refreshed(self, route: Route) -> Route:

@@ -12,8 +12,6 @@ class FollowStats:
     """Offered by the bus, repetitions included."""
     bytes_from_file: int = 0
     bytes_out: int = 0
-    bytes_discarded: int = 0
-    """Live bytes that a slow follower had no room for and read from the file later."""
     gaps_filled: int = 0
     leases_renewed: int = 0
     """Relay requests that broke and were opened again."""

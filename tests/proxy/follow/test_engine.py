@@ -3,7 +3,8 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 
 from sandyard_daemon.wire import LogFrame, LogHead, Stream
 from sandyard_proxy.errors import DoorUnreachable, LogLost
-from sandyard_proxy.follow.engine import Follower, Patience, open_follower
+from sandyard_proxy.follow.engine import Follower, open_follower
+from sandyard_proxy.follow.hub import Hubs, LogHub, Patience
 from sandyard_proxy.follow.source import LogRefused, LogSource
 from sandyard_proxy.follow.stats import FollowStats
 from sandyard_runner.wire import RelayTick
@@ -57,16 +59,16 @@ class LossyFeeds:
         self._dice = dice
         self._losses = losses
         self._late: list[LogFrame] = []
-        self.follower: Follower | None = None
+        self.hub: LogHub | None = None
 
-    async def listen(self, follower: Follower) -> None:
-        self.follower = follower
+    async def listen(self, hub: LogHub) -> None:
+        self.hub = hub
         await asyncio.Event().wait()
 
-    async def hold_lease(self, follower: Follower, source: LogSource, patience: Patience, stats: FollowStats) -> None:
+    async def hold_lease(self, hub: LogHub) -> None:
         while True:
-            follower.note_tick(RelayTick(self._log.size, self._log.end, self._log.exit_code))
-            if follower.is_over:
+            hub.note_tick(RelayTick(self._log.size, self._log.end, self._log.exit_code))
+            if hub.is_over:
                 return
             await asyncio.sleep(0.003)
 
@@ -82,8 +84,8 @@ class LossyFeeds:
         elif self._late and fate > 1 - 2 * self._losses:
             brought += [self._late.pop(self._dice.randrange(len(self._late)))]
         for one in brought:
-            if self.follower is not None:
-                self.follower.note_frame(one)
+            if self.hub is not None:
+                self.hub.note_frame(one)
 
 
 async def collect(follower: Follower, dice: random.Random) -> list[LogFrame]:
@@ -105,7 +107,7 @@ def by_byte(frames: list[LogFrame], start: int = 0) -> list[tuple[Stream, int]]:
     return flat
 
 
-async def run_once(seed: int, *, losses: float, failures: float, cursor: int, early: int) -> None:
+async def run_once(seed: int, *, losses: float, failures: float, cursor: int, early: int, followers: int) -> None:
     dice = dice_of(seed)
     log = LogFile()
     streams = (Stream.STDOUT, Stream.STDERR)
@@ -124,17 +126,30 @@ async def run_once(seed: int, *, losses: float, failures: float, cursor: int, ea
 
     async with asyncio.timeout(20):
         source = FlakyLog(log, dice, failures)
-        async with open_follower(source, cursor, feeds, stats=stats, patience=HASTY) as follower:
+        async with Hubs(stats, HASTY).join("log", lambda: feeds) as hub:
             writer = asyncio.create_task(write())
-            frames = await collect(follower, dice)
+            given = await asyncio.gather(*[follow(source, hub, cursor, dice_of(seed + n)) for n in range(followers)])
             await writer
     assert log.end is not None
-    given = by_byte(frames, cursor)
-    assert given == by_byte(log.frames)[cursor : cursor + len(given)]
-    assert cursor + len(given) >= log.end
-    assert stats.bytes_out == len(given)
-    assert cursor >= log.end or follower.exit_code == 7
+    everything = by_byte(log.frames)
+    for frames, exit_code in given:
+        flat = by_byte(frames, cursor)
+        assert flat == everything[cursor : cursor + len(flat)]
+        assert cursor + len(flat) >= log.end
+        assert cursor >= log.end or exit_code == 7
+    assert stats.bytes_out == sum(len(by_byte(frames, cursor)) for frames, _ in given)
     assert stats.followers == 0
+
+
+async def follow(source: LogSource, hub: LogHub, cursor: int, dice: random.Random) -> tuple[list[LogFrame], int | None]:
+    """One of several followers of a log."""
+
+    @asynccontextmanager
+    async def join() -> AsyncIterator[LogHub]:
+        yield hub
+
+    async with open_follower(source, cursor, join, stats=hub.stats) as follower:
+        return await collect(follower, dice), follower.exit_code
 
 
 @settings(max_examples=60, deadline=None)
@@ -144,23 +159,33 @@ async def run_once(seed: int, *, losses: float, failures: float, cursor: int, ea
     failures=st.sampled_from([0.0, 0.1, 0.4]),
     cursor=st.integers(0, 400),
     early=st.integers(0, 20),
+    followers=st.integers(1, 3),
 )
-def test_every_byte_comes_once_and_in_order(seed: int, losses: float, failures: float, cursor: int, early: int) -> None:
-    asyncio.run(run_once(seed, losses=losses, failures=failures, cursor=cursor, early=early))
+def test_every_byte_comes_once_and_in_order(
+    seed: int, losses: float, failures: float, cursor: int, early: int, followers: int
+) -> None:
+    asyncio.run(run_once(seed, losses=losses, failures=failures, cursor=cursor, early=early, followers=followers))
 
 
-class SilentFeeds:
-    """Neither bus nor relay say anything by themselves; the test does."""
+class Silent:
+    """Neither bus nor relay say anything by themselves; the test does, through the hub."""
 
-    def __init__(self) -> None:
-        self.started = asyncio.Event()
+    def __init__(self, patience: Patience | None = None) -> None:
+        self.stats = FollowStats()
+        self.hub = LogHub(self.stats, patience or Patience())
+        self.joined = False
 
-    async def listen(self, follower: Follower) -> None:
-        self.started.set()
-        await asyncio.Event().wait()
+    @asynccontextmanager
+    async def join(self) -> AsyncIterator[LogHub]:
+        """The hub, for one follower."""
+        self.joined = True
+        yield self.hub
 
-    async def hold_lease(self, follower: Follower, source: LogSource, patience: Patience, stats: FollowStats) -> None:
-        await asyncio.Event().wait()
+    def follow(
+        self, source: LogSource, cursor: int = 0, limit: int | None = None
+    ) -> AbstractAsyncContextManager[Follower]:
+        """A follower who joins."""
+        return open_follower(source, cursor, self.join, limit=limit, stats=self.stats)
 
 
 def steady(log: LogFile) -> FlakyLog:
@@ -173,90 +198,94 @@ async def test_a_finished_log_is_given_whole_without_bus_or_relay() -> None:
     log.append(Stream.STDOUT, b"all of it")
     log.finish(3)
     log.append(Stream.STDERR, b" and what a child wrote later")
-    feeds = SilentFeeds()
-    async with open_follower(steady(log), 0, feeds, stats=FollowStats()) as follower:
+    silent = Silent()
+    async with silent.follow(steady(log)) as follower:
         frames = await collect(follower, dice_of(0))
     assert b"".join(frame.payload for frame in frames) == b"all of it and what a child wrote later"
     assert follower.exit_code == 3
-    assert not feeds.started.is_set()
+    assert not silent.joined
 
 
 async def test_a_live_follower_stops_at_the_end_record() -> None:
     log = LogFile()
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=FollowStats()) as follower:
-        follower.note_frame(log.append(Stream.STDOUT, b"mine"))
+    silent = Silent()
+    async with silent.follow(steady(log), 0) as follower:
+        silent.hub.note_frame(log.append(Stream.STDOUT, b"mine"))
         log.finish()
-        follower.note_frame(log.append(Stream.STDOUT, b"a child's"))
-        follower.note_frame(log.end_record())
+        silent.hub.note_frame(log.append(Stream.STDOUT, b"a child's"))
+        silent.hub.note_frame(log.end_record())
         frames = await collect(follower, dice_of(0))
     assert b"".join(frame.payload for frame in frames) == b"mine"
 
 
 async def test_a_frame_that_reaches_beyond_the_end_is_cut_there() -> None:
     log = LogFile()
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=FollowStats()) as follower:
-        follower.note_tick(RelayTick(4, end=4, exit_code=0))
-        follower.note_frame(LogFrame(0, Stream.STDOUT, b"mine and a child's"))
+    silent = Silent()
+    async with silent.follow(steady(log), 0) as follower:
+        silent.hub.note_tick(RelayTick(4, end=4, exit_code=0))
+        silent.hub.note_frame(LogFrame(0, Stream.STDOUT, b"mine and a child's"))
         frames = await collect(follower, dice_of(0))
     assert b"".join(frame.payload for frame in frames) == b"mine"
 
 
 async def test_bytes_that_only_a_tick_tells_of_are_read_from_the_file() -> None:
     log = LogFile()
-    stats = FollowStats()
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=stats, patience=HASTY) as follower:
+    silent = Silent(HASTY)
+    async with silent.follow(steady(log)) as follower:
         log.append(Stream.STDERR, b"never on the bus")
-        follower.note_tick(RelayTick(log.size))
+        silent.hub.note_tick(RelayTick(log.size))
         async with asyncio.timeout(2):
             frames = await follower.next()
     assert frames == [LogFrame(0, Stream.STDERR, b"never on the bus")]
-    assert stats.bytes_from_file == 16
+    assert silent.stats.bytes_from_file == 16
 
 
 async def test_a_tick_waits_for_the_bus_before_the_file_is_read() -> None:
     log = LogFile()
     source = steady(log)
-    async with open_follower(source, 0, SilentFeeds(), stats=FollowStats(), patience=Patience(bus=5)) as follower:
+    silent = Silent(Patience(bus=5))
+    async with silent.follow(source, 0) as follower:
         frame = log.append(Stream.STDOUT, b"on its way")
-        follower.note_tick(RelayTick(log.size))
+        silent.hub.note_tick(RelayTick(log.size))
         assert await follower.next(0.01) == []
-        follower.note_frame(frame)
+        silent.hub.note_frame(frame)
         assert await follower.next(1) == [frame]
     assert source.reads == 0
 
 
 async def test_a_gap_is_filled_at_once_and_only_the_gap() -> None:
     log = LogFile()
-    stats = FollowStats()
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=stats, patience=Patience(bus=60)) as follower:
+    silent = Silent(Patience(bus=60))
+    async with silent.follow(steady(log)) as follower:
         log.append(Stream.STDOUT, b"lost ")
-        follower.note_frame(log.append(Stream.STDOUT, b"brought"))
+        silent.hub.note_frame(log.append(Stream.STDOUT, b"brought"))
         async with asyncio.timeout(2):
             frames = [frame for _ in range(2) for frame in await follower.next() or []]
     assert b"".join(frame.payload for frame in frames) == b"lost brought"
-    assert (stats.gaps_filled, stats.bytes_from_file) == (1, 5)
+    assert (silent.stats.gaps_filled, silent.stats.bytes_from_file) == (1, 5)
 
 
 async def test_a_slow_follower_holds_little_and_reads_on_from_the_file() -> None:
     log = LogFile()
-    stats = FollowStats()
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=stats, patience=HASTY) as follower:
+    silent = Silent(HASTY)
+    async with silent.follow(steady(log)) as follower:
         for number in range(64):
-            follower.note_frame(log.append(Stream.STDOUT, bytes([number]) * (1 << 18)))
+            silent.hub.note_frame(log.append(Stream.STDOUT, bytes([number]) * (1 << 18)))
         log.finish()
-        follower.note_frame(log.end_record())
+        silent.hub.note_frame(log.end_record())
         frames = await collect(follower, dice_of(0))
     assert b"".join(frame.payload for frame in frames) == log.text()
-    assert stats.bytes_discarded > 0
+    assert silent.stats.bytes_from_file > 0
 
 
 async def test_the_end_comes_fast_even_when_the_last_bytes_were_lost() -> None:
     log = LogFile()
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=FollowStats()) as follower:
+    silent = Silent()
+    async with silent.follow(steady(log), 0) as follower:
         log.append(Stream.STDOUT, b"last words, lost on the bus")
         log.finish(1)
         began = time.monotonic()
-        follower.note_tick(RelayTick(log.size, log.end, 1))
+        silent.hub.note_tick(RelayTick(log.size, log.end, 1))
         frames = await collect(follower, dice_of(1))
         assert time.monotonic() - began < 0.1
     assert b"".join(frame.payload for frame in frames) == log.text()
@@ -265,7 +294,7 @@ async def test_the_end_comes_fast_even_when_the_last_bytes_were_lost() -> None:
 async def test_a_limit_ends_the_log_after_so_many_bytes() -> None:
     log = LogFile()
     log.append(Stream.STDOUT, b"0123456789")
-    async with open_follower(steady(log), 2, SilentFeeds(), limit=5, stats=FollowStats()) as follower:
+    async with Silent().follow(steady(log), 2, limit=5) as follower:
         frames = await collect(follower, dice_of(0))
     assert frames == [LogFrame(2, Stream.STDOUT, b"23456")]
 
@@ -282,16 +311,18 @@ async def test_without_feeds_the_log_ends_where_it_is_now() -> None:
 async def test_a_cursor_ahead_of_the_log_waits_for_it() -> None:
     log = LogFile()
     log.append(Stream.STDOUT, b"0123")
-    async with open_follower(steady(log), 6, SilentFeeds(), stats=FollowStats(), patience=HASTY) as follower:
-        follower.note_frame(log.append(Stream.STDOUT, b"4567"))
+    silent = Silent(HASTY)
+    async with silent.follow(steady(log), 6) as follower:
+        silent.hub.note_frame(log.append(Stream.STDOUT, b"4567"))
         assert await follower.next(2) == [LogFrame(6, Stream.STDOUT, b"67")]
 
 
 async def test_what_is_there_comes_before_the_loss_is_told() -> None:
     log = LogFile()
     log.append(Stream.STDOUT, b"there")
-    async with open_follower(steady(log), 0, SilentFeeds(), stats=FollowStats()) as follower:
-        follower.note_lost("the sandbox was deleted")
+    silent = Silent()
+    async with silent.follow(steady(log), 0) as follower:
+        silent.hub.note_lost("the sandbox was deleted")
         assert await follower.next() == [LogFrame(0, Stream.STDOUT, b"there")]
         with pytest.raises(LogLost, match="deleted"):
             await follower.next()
@@ -309,7 +340,8 @@ async def test_a_deleted_session_is_a_loss_with_a_reason() -> None:
     log = LogFile()
     log.append(Stream.STDOUT, b"x")
     source = DeletedLog(log, dice_of(0), 0.0)
-    async with open_follower(source, 0, SilentFeeds(), stats=FollowStats()) as follower:
+    silent = Silent()
+    async with silent.follow(source, 0) as follower:
         with pytest.raises(LogLost, match="session"):
             await follower.next()
 
@@ -319,7 +351,8 @@ async def test_a_daemon_that_stays_away_is_given_up() -> None:
     log.append(Stream.STDOUT, b"x")
     source = FlakyLog(log, dice_of(0), 1.0)
     patience = Patience(retry=0.001, longest_retry=0.005, give_up=0.05)
-    async with open_follower(source, 0, SilentFeeds(), stats=FollowStats(), patience=patience) as follower:
+    silent = Silent(patience)
+    async with silent.follow(source, 0) as follower:
         async with asyncio.timeout(5):
             with pytest.raises(LogLost, match="shut"):
                 await follower.next()
@@ -328,8 +361,9 @@ async def test_a_daemon_that_stays_away_is_given_up() -> None:
 
 async def test_a_log_shorter_than_told_is_given_up() -> None:
     patience = Patience(bus=0, retry=0.001, longest_retry=0.005, give_up=0.05)
-    async with open_follower(steady(LogFile()), 0, SilentFeeds(), stats=FollowStats(), patience=patience) as follower:
-        follower.note_tick(RelayTick(100))
+    silent = Silent(patience)
+    async with silent.follow(steady(LogFile()), 0) as follower:
+        silent.hub.note_tick(RelayTick(100))
         async with asyncio.timeout(5):
             with pytest.raises(LogLost, match="shorter"):
                 await follower.next()
