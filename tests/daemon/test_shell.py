@@ -1,6 +1,7 @@
-"""The user's shell: what persists, what may not break it, in bash and in dash."""
+"""The user's shell: what persists, what may not break it, in bash, dash and busybox."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -29,12 +30,16 @@ class EnvironmentOfOneShell(Environment):
         return self.only_shell
 
 
-@pytest.fixture(params=["/bin/bash", "/bin/dash"])
+@pytest.fixture(params=["bash", "dash", "busybox"])
 async def sessions(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Sessions]:
     """Sessions of one shell, inside this process."""
+    program = shutil.which(request.param)
+    if program is None:
+        pytest.skip(f"there is no {request.param} here")
+    (tmp_path / "sh").symlink_to(program)  # busybox takes its applet's name
     limits = raise_descriptor_limit()
     environment = EnvironmentOfOneShell(str(tmp_path), str(tmp_path), limits, {"PATH": "/usr/bin:/bin"})
-    environment.only_shell = request.param
+    environment.only_shell = program if request.param == "bash" else str(tmp_path / "sh")
     children = Children()
     children.start()
     sessions = Sessions(environment, children, StateDirectory.open([tmp_path / "state"]), EventLog())

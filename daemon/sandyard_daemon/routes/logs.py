@@ -1,7 +1,7 @@
 """Logs over HTTP: in the form each SDK version expects, as pages, and as frames for the runner and the proxy."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from sandyard_daemon.errors import BadRequest
 from sandyard_daemon.http.messages import Answer, Handler, Request, Response, StreamResponse, json_response
@@ -14,7 +14,6 @@ from sandyard_daemon.wire.versions import LogFormat
 
 _PAGE_KEYS = frozenset({"cursor", "limit", "encoding"})
 _ENCODINGS = frozenset({"utf-8", "base64"})
-_GATHER = 256 << 10
 
 
 class LogRoutes:
@@ -46,11 +45,11 @@ class LogRoutes:
             return json_response(200, dataclasses.asdict(log.head))
         cursor = _number(query.get("cursor", "0"), "cursor")
         if query.get("follow") == "true":
-            return StreamResponse(200, _encoded(log.follow(cursor)), "application/octet-stream")
+            return StreamResponse(200, _encoded_as_they_come(log.follow(cursor)), "application/octet-stream")
         stop = log.size
         if "limit" in query:
             stop = min(stop, cursor + _number(query["limit"], "limit"))
-        return StreamResponse(200, _batched(log, cursor, stop), "application/octet-stream")
+        return StreamResponse(200, _encoded(log.batches(cursor, stop)), "application/octet-stream")
 
     def _log(self, session_id: str, command_id: str) -> CommandLog:
         return self._sessions.get(session_id).command(command_id).log
@@ -80,20 +79,11 @@ def _number(text: str, name: str) -> int:
     return int(text)
 
 
-async def _batched(log: CommandLog, start: int, stop: int) -> AsyncIterator[bytes]:
-    waiting: list[bytes] = []
-    size = 0
-    for frame in log.frames(start, stop):
-        waiting.append(frame.encode())
-        size += len(frame.payload)
-        if size >= _GATHER:
-            yield b"".join(waiting) if len(waiting) > 1 else waiting[0]
-            waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)
+async def _encoded(batches: Iterator[list[LogFrame]]) -> AsyncIterator[bytes]:
+    for batch in batches:
+        yield b"".join([frame.encode() for frame in batch])
 
 
-async def _encoded(frames: AsyncIterator[LogFrame]) -> AsyncIterator[bytes]:
-    yield b""
-    async for frame in frames:
-        yield frame.encode()
+async def _encoded_as_they_come(batches: AsyncIterator[list[LogFrame]]) -> AsyncIterator[bytes]:
+    async for batch in batches:
+        yield b"".join([frame.encode() for frame in batch])

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
-from sandyard_daemon.wire import EXIT_CODE, MAX_FRAME_PAYLOAD, LogFrame, LogHead, Stream
+from sandyard_daemon.wire import EXIT_CODE, FRAME_HEADER, MAX_FRAME_PAYLOAD, LogFrame, LogHead, Stream
 
 DEFAULT_CAP = 1 << 30
 """Bytes kept of one log."""
@@ -137,8 +137,21 @@ class CommandLog:
                 yield LogFrame(offset, run.stream, payload)
                 offset += len(payload)
 
-    async def follow(self, start: int) -> AsyncIterator[LogFrame]:
-        """Frames from `start` on as they come, the end record last.
+    def batches(self, start: int, stop: int) -> Iterator[list[LogFrame]]:
+        """As `frames`, some 256 KiB at a time: short lines of both streams make a frame each."""
+        batch: list[LogFrame] = []
+        size = 0
+        for frame in self.frames(start, stop):
+            batch.append(frame)
+            size += len(frame.payload) + FRAME_HEADER.size
+            if size >= MAX_FRAME_PAYLOAD:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    async def follow(self, start: int) -> AsyncIterator[list[LogFrame]]:
+        """Batches of frames from `start` on as they come, the end record alone and last.
 
         A follower that was there at the end gets what came before it; a later one gets what came after it too. Raises
         `FileNotFoundError` when the files were removed by somebody else.
@@ -150,16 +163,16 @@ class CommandLog:
             final = self.size if self.end is not None else None
             while final is None:
                 stop = self.size if self.end is None else self.end
-                for frame in self.frames(position, stop):
-                    yield frame
+                for batch in self.batches(position, stop):
+                    yield batch
                 position = max(position, stop)
                 if self.end is not None and position >= self.end:
                     final = position
                 elif self.end is None and self.size <= position:
                     await self.changed()
-            for frame in self.frames(position, final):
-                yield frame
-            yield LogFrame(self.end or 0, Stream.END, EXIT_CODE.pack(self.exit_code or 0))
+            for batch in self.batches(position, final):
+                yield batch
+            yield [LogFrame(self.end or 0, Stream.END, EXIT_CODE.pack(self.exit_code or 0))]
         finally:
             self._followers -= 1
             if self.removed and not self._followers:
