@@ -112,7 +112,7 @@ async def open_control_plane(
         await keep_owner_key(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
-        services = build_services(database, bus, clock, ids, options)
+        services = build_services(database, bus, clock=clock, ids=ids, options=options)
         await stack.enter_async_context(services.changes.listening())
         await stack.enter_async_context(services.job_hints.listening())
         events = EventGateway(bus, services.keys)
@@ -131,7 +131,9 @@ async def open_control_plane(
         yield ControlPlane(public, internal_app(services, problems, options), database, timers)
 
 
-def build_services(database: Database, bus: Bus, clock: Clock, ids: IdSource, options: ControlPlaneOptions) -> Services:
+def build_services(
+    database: Database, bus: Bus, *, clock: Clock, ids: IdSource, options: ControlPlaneOptions
+) -> Services:
     """Every service, each given what it needs."""
     seal = Seal(options.encryption_key)
     changes, job_hints = Wakeups(bus, clock, CHANNEL_SANDBOXES), Wakeups(bus, clock, CHANNEL_JOBS)
@@ -174,7 +176,7 @@ def build_services(database: Database, bus: Bus, clock: Clock, ids: IdSource, op
 
 def public_app(services: Services, events: EventGateway, problems: Problems, options: ControlPlaneOptions) -> App:
     """The public API behind its gate."""
-    router = _router(PUBLIC_SLICES, services, problems, key_guard(services.keys), MAX_BODY_BYTES)
+    router = _router(PUBLIC_SLICES, services, problems, guard=key_guard(services.keys), max_body_bytes=MAX_BODY_BYTES)
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )
@@ -184,7 +186,7 @@ def public_app(services: Services, events: EventGateway, problems: Problems, opt
 def internal_app(services: Services, problems: Problems, options: ControlPlaneOptions) -> App:
     """The internal API. Nobody but our own parts can reach it, so hosts are not looked at."""
     guard = token_guard(options.internal_token)
-    router = _router(INTERNAL_SLICES, services, problems, guard, MAX_INTERNAL_BODY_BYTES)
+    router = _router(INTERNAL_SLICES, services, problems, guard=guard, max_body_bytes=MAX_INTERNAL_BODY_BYTES)
 
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -195,7 +197,9 @@ def internal_app(services: Services, problems: Problems, options: ControlPlaneOp
     return app
 
 
-def _router(slices: Sequence[Router], services: Services, problems: Problems, guard: Guard, max_body_bytes: int) -> App:
+def _router(
+    slices: Sequence[Router], services: Services, problems: Problems, *, guard: Guard, max_body_bytes: int
+) -> App:
     router: Any = Litestar(
         route_handlers=slices,
         dependencies=services.dependencies(),

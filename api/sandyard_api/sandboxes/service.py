@@ -200,9 +200,21 @@ class Sandboxes:
             await watch.wait(left)
 
     async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
+        row = self._new_row(organization_id, sandbox_id, wanted)
+        now = row.created_at
+        db.add(row)
+        await db.flush()
+        moves.record(db, row, cause="created by a request", at=now)
+        add_job(db, job_id=self._ids.uuid(), sandbox_id=row.id, runner_id=None, kind=JobKind.CREATE, at=now)
+        if wanted.image is not None:
+            # Clients wait for at least one line.
+            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=f"Preparing image {wanted.image}\n"))
+        return row
+
+    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
         now = self._clock.now()
         ttl = wanted.ttl_minutes
-        row = Sandbox(
+        return Sandbox(
             id=sandbox_id,
             organization_id=organization_id,
             name=wanted.name or sandbox_id,
@@ -232,14 +244,6 @@ class Sandboxes:
             last_activity_at=now,
             **self._fresh_tokens(),
         )
-        db.add(row)
-        await db.flush()
-        moves.record(db, row, cause="created by a request", at=now)
-        add_job(db, job_id=self._ids.uuid(), sandbox_id=row.id, runner_id=None, kind=JobKind.CREATE, at=now)
-        if wanted.image is not None:
-            # Clients wait for at least one line.
-            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=f"Preparing image {wanted.image}\n"))
-        return row
 
     def _fresh_tokens(self) -> dict[str, Any]:
         token = self._ids.token()

@@ -1,5 +1,7 @@
 """The first schema: organizations, users, keys, runners, sandboxes, their jobs, causes, build logs and sessions."""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -71,6 +73,30 @@ def _runners() -> None:
 def _sandboxes() -> None:
     op.create_table(
         "sandboxes",
+        *_what_was_asked(),
+        *_what_became_of_it(),
+        sa.ForeignKeyConstraint(
+            ["organization_id"], ["organizations.id"], name="fk_sandboxes_organization_id_organizations"
+        ),
+        sa.PrimaryKeyConstraint("id", name="pk_sandboxes"),
+        sa.UniqueConstraint("preview_token_hash", name="uq_sandboxes_preview_token_hash"),
+    )
+    op.create_index("ix_sandboxes_observed_desired", "sandboxes", ["observed", "desired"])
+    op.create_index(
+        "ix_sandboxes_organization_id_last_activity_at", "sandboxes", ["organization_id", "last_activity_at", "id"]
+    )
+    op.create_index(
+        "uq_sandboxes_name_among_the_living",
+        "sandboxes",
+        ["organization_id", "name"],
+        unique=True,
+        sqlite_where=sa.text("desired <> 'destroyed'"),
+        postgresql_where=sa.text("desired <> 'destroyed'"),
+    )
+
+
+def _what_was_asked() -> list[sa.Column[Any]]:
+    return [
         sa.Column("id", sa.Text(), nullable=False),
         sa.Column("organization_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
@@ -88,16 +114,21 @@ def _sandboxes() -> None:
         sa.Column("gpu", sa.Integer(), nullable=False),
         sa.Column("memory_gib", sa.Integer(), nullable=False),
         sa.Column("disk_gib", sa.Integer(), nullable=False),
+        sa.Column("auto_stop_minutes", sa.Integer(), nullable=False),
+        sa.Column("auto_archive_minutes", sa.Integer(), nullable=False),
+        sa.Column("auto_delete_minutes", sa.Integer(), nullable=False),
+        sa.Column("auto_destroy_at", TIME, nullable=True),
+    ]
+
+
+def _what_became_of_it() -> list[sa.Column[Any]]:
+    return [
         sa.Column("observed", WORD, nullable=False),
         sa.Column("desired", WORD, nullable=False),
         sa.Column("progressed_at", TIME, nullable=False),
         sa.Column("error_reason", sa.Text(), nullable=True),
         sa.Column("recoverable", sa.Boolean(), nullable=False),
         sa.Column("daemon_version", sa.Text(), nullable=True),
-        sa.Column("auto_stop_minutes", sa.Integer(), nullable=False),
-        sa.Column("auto_archive_minutes", sa.Integer(), nullable=False),
-        sa.Column("auto_delete_minutes", sa.Integer(), nullable=False),
-        sa.Column("auto_destroy_at", TIME, nullable=True),
         sa.Column("preview_token_hash", sa.Text(), nullable=False),
         sa.Column("preview_token_sealed", sa.Text(), nullable=False),
         sa.Column("door_secret_sealed", sa.Text(), nullable=False),
@@ -105,27 +136,7 @@ def _sandboxes() -> None:
         sa.Column("updated_at", TIME, nullable=False),
         sa.Column("last_activity_at", TIME, nullable=False),
         sa.Column("destroyed_at", TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["organization_id"], ["organizations.id"], name="fk_sandboxes_organization_id_organizations"
-        ),
-        sa.PrimaryKeyConstraint("id", name="pk_sandboxes"),
-        sa.UniqueConstraint("preview_token_hash", name="uq_sandboxes_preview_token_hash"),
-    )
-    op.create_index("ix_sandboxes_observed_desired", "sandboxes", ["observed", "desired"], unique=False)
-    op.create_index(
-        "ix_sandboxes_organization_id_last_activity_at",
-        "sandboxes",
-        ["organization_id", "last_activity_at", "id"],
-        unique=False,
-    )
-    op.create_index(
-        "uq_sandboxes_name_among_the_living",
-        "sandboxes",
-        ["organization_id", "name"],
-        unique=True,
-        sqlite_where=sa.text("desired <> 'destroyed'"),
-        postgresql_where=sa.text("desired <> 'destroyed'"),
-    )
+    ]
 
 
 def _users() -> None:
