@@ -73,6 +73,12 @@ class Follower:
                 return []
         return None
 
+    async def gather(self, seconds: float) -> None:
+        """Let more come together, for that long at the most; not once the end is known."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hub.over.wait()
+
     async def close(self) -> None:
         """Let go of the file."""
         await self._stop_reading()

@@ -48,11 +48,13 @@ class LogHub:
         self.lost: LogLost | None = None
         self.changed = asyncio.Event()
         """Set at the next news; then another one takes its place."""
+        self.over = asyncio.Event()
+        """Set when there is nothing more to learn: the end is known, or the log is lost."""
 
     @property
     def is_over(self) -> bool:
-        """Whether there is nothing more to learn."""
-        return self.end is not None or self.lost is not None
+        """Whether `over` is set."""
+        return self.over.is_set()
 
     def note_tick(self, tick: RelayTick) -> None:
         """The relay tells how far the log has come, or that it is over."""
@@ -81,12 +83,14 @@ class LogHub:
         """Nothing more will come."""
         if self.lost is None:
             self.lost = LogLost(reason)
+        self.over.set()
         self._tell()
 
     def _finish(self, end: int, exit_code: int | None) -> None:
         if self.end is None:
             self.end = end
             self.exit_code = exit_code
+        self.over.set()
 
     def _expect(self, offset: int) -> None:
         """Something up to `offset` exists. The bus has a moment to bring it, counted from the first that is missing."""
