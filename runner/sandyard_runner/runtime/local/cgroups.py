@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,10 @@ MOUNT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")
 MAX_PROCESSES = 4096
 CPU_PERIOD_MICROSECONDS = 100_000
+FORGOTTEN_AFTER_SECONDS = 600.0
+"""A group this old is not one that another Sandyard has just made and not yet filled."""
+REMOVE_ATTEMPTS = 50
+REMOVE_PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +45,9 @@ class Group:
         return 0
 
     def remove(self) -> None:
-        """Remove the empty group; already gone is success."""
+        """Remove the group once its last processes have left it; already gone is success. Blocks for a moment."""
         for directory in self.directories:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
+            _remove(directory)
 
 
 class Limits:
@@ -69,6 +73,15 @@ class Limits:
             self._write(controller, parent / f"sandyard-{name}", memory_bytes=memory_bytes, cpus=cpus)
         return Group(directories)
 
+    def sweep(self) -> None:
+        """Remove empty groups that nobody remembers, such as those of a data directory that was deleted."""
+        oldest = time.time() - FORGOTTEN_AFTER_SECONDS
+        for parent in set(self._parents.values()):
+            for directory in parent.glob("sandyard-*"):
+                with contextlib.suppress(OSError):  # one that is in use cannot be removed
+                    if directory.stat().st_mtime < oldest:
+                        directory.rmdir()
+
     def _write(self, controller: str, directory: Path, *, memory_bytes: int, cpus: int) -> None:
         quota = cpus * CPU_PERIOD_MICROSECONDS
         if self._unified:
@@ -90,6 +103,17 @@ class Limits:
             path = directory / name
             if path.exists():  # swap accounting may be switched off
                 path.write_text(value)
+
+
+def _remove(directory: Path) -> None:
+    for _ in range(REMOVE_ATTEMPTS):
+        try:
+            directory.rmdir()
+            return
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(REMOVE_PAUSE_SECONDS)  # a dead process stays counted for a moment, and nobody tells when it goes
 
 
 def find_limits() -> Limits:

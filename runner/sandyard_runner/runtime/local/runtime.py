@@ -144,6 +144,7 @@ class LocalRuntime:
     async def adopt(self) -> None:
         """Take over what an earlier process of ours left: sandboxes that serve on, and remains to clear away."""
         self._layout.sandboxes.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(self._limits.sweep)
         if self._layout.is_isolated and os.geteuid() == 0:
             self._layout.hidden = await asyncio.to_thread(hidden_paths)
         for base in self._layout.sandboxes.iterdir():
