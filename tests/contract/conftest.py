@@ -1,6 +1,7 @@
 """The running Sandyard of each combination, and a sandbox in it for tests that need no fresh one."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,14 +30,16 @@ def _param(name: str) -> object:
 
 
 @pytest.fixture(scope="session")
-def sandyard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+def sandyard(request: pytest.FixtureRequest) -> Iterator[Instance]:
     """A Sandyard started by `sandyard up` for this combination; its end must be clean."""
     combination: Combination = request.param
     if combination.runtime == "docker":
         _need_docker()
     extra: list[str] = []
     servers: list[PostgresServer | RedisServer] = []
-    folder = tmp_path_factory.mktemp(combination.name)
+    # Not pytest's own temporary folder: every pytest that starts closes that one to other users, PostgreSQL's among them.
+    home = tempfile.TemporaryDirectory(prefix=f"{combination.name}-", ignore_cleanup_errors=True)
+    folder = Path(home.name)
     try:
         if combination.postgres:
             postgres = PostgresServer.start_or_skip(folder / "postgres")
@@ -55,6 +58,7 @@ def sandyard(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     finally:
         for server in reversed(servers):
             server.stop()
+        home.cleanup()
 
 
 def _need_docker() -> None:

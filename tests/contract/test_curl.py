@@ -41,9 +41,9 @@ def logs_url(box: tuple[Toolbox, str], command_id: str, query: str = "") -> str:
 def test_a_whole_life_of_a_sandbox(sandyard: Instance, folder: Path) -> None:
     script = """
     set -e
-    C() { curl -sS --fail -H "Authorization: Bearer $DAYTONA_API_KEY" "$@"; }
+    C() { curl -sS --fail-with-body -H "Authorization: Bearer $DAYTONA_API_KEY" "$@"; }
     field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
-    C -X POST "$DAYTONA_API_URL/sandbox" -d '{}' > made
+    C -X POST "$DAYTONA_API_URL/sandbox" -d "{}" > made || { cat made >&2; exit 1; }
     id=$(field id < made); toolbox=$(field toolboxProxyUrl < made)/$id
     C -X POST "$toolbox/process/execute" -d '{"command": "echo hello"}' | field result
     C -X DELETE "$DAYTONA_API_URL/sandbox/$id" | field id | grep -q "$id" && echo deleted
