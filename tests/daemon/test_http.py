@@ -123,6 +123,7 @@ class Server(http.server.BaseHTTPRequestHandler):
             return
         self.send_response(203)
         self.send_header("X-Mine", "yes")
+        self.send_header("X-Sandyard-Daemon-Error", "UNAUTHORIZED")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.write(b"5\r\nfirst\r\n")
@@ -172,6 +173,7 @@ def test_a_port_is_forwarded_streaming(daemon: Daemon, port: int) -> None:
     )
     response = daemon._connection.getresponse()
     assert (response.status, response.headers["X-Mine"]) == (203, "yes")
+    assert "X-Sandyard-Daemon-Error" not in response.headers
     assert response.read1(100) == b"first"  # the server has not ended its answer yet
     Server.gate.set()
     assert response.read() == b"last"

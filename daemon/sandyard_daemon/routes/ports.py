@@ -8,7 +8,7 @@ import h11
 
 from sandyard_daemon.errors import BadRequest, Unavailable
 from sandyard_daemon.http.messages import Answer, Headers, Request, StreamResponse, Switched, Tunnel
-from sandyard_daemon.wire import DOOR_HEADER
+from sandyard_daemon.wire import DOOR_HEADER, OWN_ERROR_HEADER
 
 CONNECT_SECONDS = 5.0
 _READ = 256 << 10
@@ -16,6 +16,8 @@ _MAX_HEAD = 256 << 10
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
+_NOT_RELAYED = _HOP_BY_HOP | {OWN_ERROR_HEADER.lower().encode()}
+"""Not from a user's server: the last is how the proxy knows our own errors."""
 _NEVER = frozenset({DOOR_HEADER.lower().encode(), b"host", b"expect"})
 
 
@@ -79,7 +81,7 @@ def _relayed(response: h11.Response | h11.InformationalResponse, body: AsyncIter
     headers = tuple(
         (name.decode("latin-1"), value.decode("latin-1"))
         for name, value in response.headers
-        if name.lower() not in _HOP_BY_HOP
+        if name.lower() not in _NOT_RELAYED
     )
     return StreamResponse(response.status_code, body, None, headers)
 
