@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 from docker import APIClient
 from docker.utils import kwargs_from_env
 
-from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker.failures import WRAPPED, EngineUnreachable, translate
 
 Result = TypeVar("Result")
@@ -28,10 +27,15 @@ STREAM_SECONDS = 1800
 """Longest silence within a pull or build."""
 
 
-def open_client(timeout_seconds: int = CALL_SECONDS) -> APIClient:
-    """A client for the engine that the environment names, else the usual socket. Raises `RuntimeFailure`."""
+def open_client(timeout_seconds: int | None = CALL_SECONDS) -> APIClient:
+    """A client for the engine that the environment names, else the usual socket. Raises `RuntimeFailure`.
+
+    The timeout is for each silence of the engine; `None` waits for ever, which is for event streams.
+    """
+    # docker-py takes `None`, its published types do not.
+    settings: dict[str, Any] = kwargs_from_env() | {"timeout": timeout_seconds}
     try:
-        return APIClient(version="auto", timeout=timeout_seconds, max_pool_size=THREADS, **kwargs_from_env())
+        return APIClient(version="auto", max_pool_size=THREADS, **settings)
     except WRAPPED as error:
         raise translate(error, "reach the Docker engine") from error
 
@@ -67,8 +71,8 @@ class Engine:
         def read() -> None:
             try:
                 _wrapped(doing, partial(_read_all, work, cancelled, hand_over))
-            except RuntimeFailure as failure:
-                _settle(loop, done, failure)
+            except Exception as error:  # whatever it is, the one who waits must get it
+                _settle(loop, done, error)
             else:
                 _settle(loop, done, None)
 
@@ -115,7 +119,7 @@ def _read_all(
         client.close()
 
 
-def _settle(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None], failure: RuntimeFailure | None) -> None:
+def _settle(loop: asyncio.AbstractEventLoop, done: asyncio.Future[None], failure: Exception | None) -> None:
     def settle() -> None:
         if done.done():
             return

@@ -1,34 +1,30 @@
-"""Deaths and removals of containers, as the engine tells them, from a thread of its own that survives the engine."""
+"""What the engine tells of containers, from a thread of its own that survives the engine."""
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
 
 from sandyard_runner.errors import RuntimeFailure
-from sandyard_runner.runtime.docker.engine import STREAM_SECONDS, Api, open_client
+from sandyard_runner.runtime.docker.engine import Api, open_client
 from sandyard_runner.runtime.docker.failures import WRAPPED, translate
-from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX
 
 log = structlog.get_logger(__name__)
 
 RECONNECT_SECONDS = 1.0
+START_SECONDS = 60
 
-Told = Callable[[str, str], None]
-"""Called in the loop with the sandbox id and `die` or `destroy`."""
+Told = Callable[[str, Mapping[str, str]], None]
+"""Called in the loop with the action, such as `die`, and the container's labels."""
 
 
 class EventReader:
     """Reads the engine's events from `start` to `close`; what happened while the engine was away is asked for after."""
 
-    def __init__(self, installation: str, told: Told) -> None:
-        self._filters = {
-            "type": "container",
-            "event": ["die", "destroy"],
-            "label": f"{LABEL_INSTALLATION}={installation}",
-        }
+    def __init__(self, told: Told, *, actions: Sequence[str], labels: Sequence[str]) -> None:
+        self._filters = {"type": "container", "event": list(actions), "label": list(labels)}
         self._told = told
         self._closing = threading.Event()
         self._stream: Any = None
@@ -40,7 +36,7 @@ class EventReader:
     async def start(self) -> None:
         """Return when the engine is listened to: what happens from here on is told."""
         self._thread.start()
-        await asyncio.wait_for(self._connected.wait(), STREAM_SECONDS)
+        await asyncio.wait_for(self._connected.wait(), START_SECONDS)
 
     async def close(self) -> None:
         """End the thread."""
@@ -52,7 +48,7 @@ class EventReader:
     def _run(self) -> None:
         while not self._closing.is_set():
             try:
-                client = open_client(STREAM_SECONDS)
+                client = open_client(None)
                 try:
                     self._read(client)
                 finally:
@@ -70,6 +66,5 @@ class EventReader:
         self._loop.call_soon_threadsafe(self._connected.set)
         for event in self._stream:
             self._since = event["time"]
-            sandbox_id = event["Actor"]["Attributes"].get(LABEL_SANDBOX)
-            if sandbox_id and not self._closing.is_set():
-                self._loop.call_soon_threadsafe(self._told, sandbox_id, event["Action"])
+            if not self._closing.is_set():
+                self._loop.call_soon_threadsafe(self._told, event["Action"], event["Actor"]["Attributes"])

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import requests
+import urllib3
 from docker import errors
 
 from sandyard_runner.errors import RuntimeFailure
@@ -47,13 +48,14 @@ TABLE: Mapping[type[Exception], type[RuntimeFailure]] = {
     errors.TLSParameterError: EngineUnreachable,
     errors.DockerException: EngineUnreachable,
     requests.exceptions.RequestException: EngineUnreachable,
+    urllib3.exceptions.HTTPError: EngineUnreachable,
 }
 """Complete by test over `docker.errors`; the nearest class of an exception's line of descent counts."""
 
 BY_STATUS: Mapping[int | None, type[RuntimeFailure]] = {404: Missing, 409: Conflict}
 """For the engine's own answers the status says more than the class."""
 
-WRAPPED = (errors.DockerException, requests.exceptions.RequestException)
+WRAPPED = (errors.DockerException, requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
 """What callers of docker-py catch."""
 
 

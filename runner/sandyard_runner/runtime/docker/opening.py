@@ -11,7 +11,7 @@ import structlog
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker import door
-from sandyard_runner.runtime.docker.departure import Departure, Dependents, look_at_dependents, what_departs
+from sandyard_runner.runtime.docker.departure import Departure, Dependents, watch_dependents
 from sandyard_runner.runtime.docker.engine import Api, Engine, open_client, open_engine
 from sandyard_runner.runtime.docker.events import EventReader
 from sandyard_runner.runtime.docker.failures import Missing
@@ -47,14 +47,19 @@ async def open_docker_runtime(options: DockerOptions) -> AsyncIterator[DockerRun
         await rules.apply()
         images = Images(engine, options, arch=version["Arch"])
         runtime = DockerRuntime(engine, options, bundle=bundle, images=images, rules=rules, own=own)
-        reader = EventReader(options.installation, runtime.take_event)
+        reader = EventReader(
+            runtime.take_event,
+            actions=["die", "destroy"],
+            labels=[f"{LABEL_INSTALLATION}={options.installation}", LABEL_SANDBOX],
+        )
         stack.push_async_callback(reader.close)
         await reader.start()
-        farewell = _Farewell(engine, options, own, rules)
-        await farewell.look()
-        stack.push_async_callback(farewell.say, runtime)
-        yield runtime
-        await runtime.close()
+        dependents = await stack.enter_async_context(watch_dependents(engine, own))
+        try:
+            yield runtime
+        finally:
+            await runtime.close()
+            await _say_farewell(engine, options, runtime, dependents, rules)
 
 
 def _prepare_files(options: DockerOptions) -> Bundle:
@@ -69,34 +74,24 @@ def _rules(engine: Engine, options: DockerOptions, own: OwnContainer | None) -> 
     return Rules(engine, options, helper_images=helpers, is_on_host=own is None)
 
 
-class _Farewell:
+async def _say_farewell(
+    engine: Engine, options: DockerOptions, runtime: DockerRuntime, dependents: Dependents, rules: Rules
+) -> None:
     """What is done at the very end, by what goes away with us."""
-
-    def __init__(self, engine: Engine, options: DockerOptions, own: OwnContainer | None, rules: Rules) -> None:
-        self._engine = engine
-        self._options = options
-        self._own = own
-        self._rules = rules
-        self._dependents = Dependents({})
-
-    async def look(self) -> None:
-        if self._own is not None:
-            self._dependents = await look_at_dependents(self._engine, self._own)
-
-    async def say(self, runtime: DockerRuntime) -> None:
-        try:
-            departure = await what_departs(self._engine, self._own, self._dependents)
-            log.info("runtime_closing", departs=departure.value)
-            present = await runtime.present()
-            if departure is Departure.EVERYTHING:
-                await _each(runtime.remove, [sandbox.sandbox_id for sandbox in present])
-                present = ()
-            elif departure is Departure.STACK:
-                await _each(runtime.stop, [sandbox.sandbox_id for sandbox in present])
-            if not present and await remove_network(self._engine, self._options):
-                await self._rules.remove()
-        except RuntimeFailure as failure:
-            log.warning("runtime_left_unclean", reason=failure.message)
+    try:
+        departure = await dependents.departure()
+        log.info("runtime_closing", departs=departure.value)
+        present = [sandbox.sandbox_id for sandbox in await runtime.present()]
+        if departure is Departure.EVERYTHING:
+            await _each(runtime.remove, present)
+            present = []
+        elif departure is Departure.STACK:
+            await _each(runtime.stop, present)
+            await dependents.remove_volumes()
+        if not present and await remove_network(engine, options):
+            await rules.remove()
+    except RuntimeFailure as failure:
+        log.warning("runtime_left_unclean", reason=failure.message)
 
 
 async def remove_everything(options: DockerOptions) -> list[str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -185,8 +185,11 @@ class DockerRuntime:
         finally:
             self._listeners.discard(queue)
 
-    def take_event(self, sandbox_id: str, action: str) -> None:
-        """An event of the engine; called by the event reader, in our loop."""
+    def take_event(self, action: str, labels: Mapping[str, str]) -> None:
+        """A container of this installation died or was removed; called by the event reader, in our loop."""
+        sandbox_id = labels.get(LABEL_SANDBOX)
+        if sandbox_id is None:
+            return
         if action == "die" and (died := self._died.get(sandbox_id)) is not None:
             died.set()
         if sandbox_id not in self._ours and self._listeners:
