@@ -1,6 +1,7 @@
 """What stands between a local sandbox and the host, tried from inside."""
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -152,6 +153,23 @@ async def test_its_root_has_no_power_over_the_host(runtime: LocalRuntime) -> Non
     for attempt in attempts:
         code, text = await run(runtime, spec, attempt)
         assert code != 0, (attempt, text)
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not AS_ROOT, reason="an ordinary user's sandbox cannot replace these directories")
+async def test_links_it_made_are_not_followed_on_the_host(runtime: LocalRuntime, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir(mode=0o755)
+    spec = await started(runtime, a_spec(user="root"))
+    assert (await run(runtime, spec, f"rmdir /root || rm -rf /root; ln -s {victim} /root"))[0] == 0
+    await runtime.stop(spec.sandbox_id, force=True)
+    before = victim.stat()
+    await runtime.create(spec)
+    with contextlib.suppress(RuntimeFailure):
+        await runtime.start(spec)
+    after = victim.stat()
+    assert (after.st_mode, after.st_uid, after.st_mtime_ns) == (before.st_mode, before.st_uid, before.st_mtime_ns)
+    assert list(victim.iterdir()) == []
 
 
 async def test_a_user_that_does_not_exist_is_refused(runtime: LocalRuntime) -> None:

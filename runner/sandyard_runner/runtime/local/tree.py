@@ -5,6 +5,7 @@
         upper/      what it changed of the host's /usr, /etc, /opt
         work/       the overlays' scratch
         spec.json   which user it runs as
+        laid-out    once the directories were made
         run.json    the processes of its present run
 
 Only what is listed here is shown of the host; everything else (homes, /run, /var, other mounts) does not exist inside.
@@ -31,6 +32,7 @@ DIRECTORIES = (
 ).split()
 SHARED_DIRECTORIES = ("tmp", "var/tmp")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+LAID_OUT = "laid-out"
 READABLE_ALWAYS = ("sudoers", "sudoers.d")
 
 
@@ -83,7 +85,12 @@ class Tree:
         return [path for path in wanted if Path(path).is_dir()]
 
     def make(self, hidden: Sequence[str]) -> None:
-        """Lay out everything; may be repeated. `hidden` are the paths below /etc that must not be shown."""
+        """Lay out everything, once. `hidden` are the paths below /etc that must not be shown.
+
+        A second time nothing is touched: what is there by then may be links that the sandbox made.
+        """
+        if (self.base / LAID_OUT).exists():
+            return
         as_root = os.geteuid() == 0
         for name in DIRECTORIES:
             _directory(self.files / name, 0o755)
@@ -101,6 +108,7 @@ class Tree:
         if as_root:
             os.chown(home, USER_ID, USER_ID)
         self._write_accounts(hidden, as_root=as_root)
+        (self.base / LAID_OUT).touch()
 
     def write_names(self, hostname: str, resolver: str) -> None:
         """What is written anew at each start: the host's name and the name servers."""
@@ -111,8 +119,6 @@ class Tree:
 
     def _write_accounts(self, hidden: Sequence[str], *, as_root: bool) -> None:
         etc = self.upper("/etc")
-        if (etc / "passwd").exists():
-            return
         _replace(etc / "passwd", sandbox_passwd())
         _replace(etc / "group", _sandbox_group())
         _replace(etc / "shadow", f"root:*:19000:0:99999:7:::\n{USER}:*:19000:0:99999:7:::\n", 0o600)
