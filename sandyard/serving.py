@@ -27,6 +27,7 @@ def listen_tcp(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        _notice_dead_peers(listener)
         listener.bind((host, port))
         listener.listen(1024)
     except OSError as error:
@@ -34,6 +35,15 @@ def listen_tcp(host: str, port: int) -> socket.socket:
         raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from error
     listener.setblocking(False)
     return listener
+
+
+def _notice_dead_peers(listener: socket.socket) -> None:
+    """Let the kernel probe silent connections: a follower whose machine vanished would hold its lease for ever."""
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 15)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
 
 
 def listen_unix(path: Path) -> socket.socket:

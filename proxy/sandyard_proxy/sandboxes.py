@@ -1,5 +1,6 @@
 """Requests for a sandbox: who may, whether it runs, and then to its daemon, or to the logs that the proxy serves."""
 
+from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -47,12 +48,22 @@ class SandboxRoutes:
         route = await self._running(entry.route, destination)
         counts = (text_header(scope["headers"], SKIP_ACTIVITY) or "").lower() != "true"
         with self._activity.using(route.sandbox_id, counts=counts):
-            log = log_of(destination)
-            if log is not None and wants_follow(scope):
-                request = read_request(scope, *log)
-                await self._follow.serve(scope, receive, send, route, request)
-            else:
-                await self._forward(scope, receive, send, destination, Entry(route, entry.credential))
+            try:
+                await self._deliver(scope, receive, send, destination, Entry(route, entry.credential))
+            except DoorUnreachable:
+                # It may have been stopped since the route was remembered; that is the better answer then.
+                await self._running(replace(route, state="unreachable"), destination)
+                self._routes.forget(route.sandbox_id)
+                raise
+
+    async def _deliver(
+        self, scope: Scope, receive: Receive, send: Send, destination: Destination, entry: Entry
+    ) -> None:
+        log = log_of(destination)
+        if log is not None and wants_follow(scope):
+            await self._follow.serve(scope, receive, send, entry.route, read_request(scope, *log))
+        else:
+            await self._forward(scope, receive, send, destination, entry)
 
     async def _running(self, route: Route, destination: Destination) -> Route:
         """The route, if its sandbox runs; what is remembered may be a moment old, so a refusal is asked for twice."""

@@ -180,6 +180,16 @@ async def test_a_stopped_sandbox_says_so_and_a_started_one_is_served_at_once(yar
         assert answer.status == 200
 
 
+async def test_a_sandbox_that_stopped_since_its_route_was_remembered_says_so(yard: Yard) -> None:
+    gone = "33333333-5b5e-4a53-9f6e-3b6f5a0f7a11"
+    first = yard.control_plane.routes[0]
+    yard.control_plane.routes.append(type(first)(gone, first.organization_id, "started", "s", "t4", False, None))
+    url = f"{yard.origin}/toolbox/{gone}/x"
+    await expect(yard, 502, "BAD_GATEWAY", url, Authorization=f"Bearer {KEY}")
+    yard.control_plane.change(gone, state="stopped")
+    await expect(yard, 400, "BAD_REQUEST", url, Authorization=f"Bearer {KEY}")
+
+
 async def test_a_destroyed_sandbox_is_not_found(yard: Yard) -> None:
     yard.control_plane.change(state="destroyed")
     await yard.bus.publish(CHANNEL_ROUTES, SANDBOX.encode())
