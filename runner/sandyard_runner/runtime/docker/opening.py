@@ -38,13 +38,13 @@ async def open_docker_runtime(options: DockerOptions) -> AsyncIterator[DockerRun
         engine = await stack.enter_async_context(open_engine())
         own = await find_own_container(engine)
         path_on_engine(options.doors_dir, own)
-        bundle, version, _ = await asyncio.gather(
+        rules = _rules(engine, options, own)
+        bundle, version, *_ = await asyncio.gather(
             asyncio.to_thread(_prepare_files, options),
             engine.call("ask for its version", lambda api: api.version()),
             ensure_network(engine, options),
+            rules.apply(),
         )
-        rules = _rules(engine, options, own)
-        await rules.apply()
         images = Images(engine, options, arch=version["Arch"])
         runtime = DockerRuntime(engine, options, bundle=bundle, images=images, rules=rules, own=own)
         reader = EventReader(

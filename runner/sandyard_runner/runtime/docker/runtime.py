@@ -136,7 +136,7 @@ class DockerRuntime:
         return f"the sandbox ended while starting: {reason}. {said.decode(errors='replace')}".strip()
 
     async def stop(self, sandbox_id: str, *, force: bool = False, grace_seconds: float = 5.0) -> None:
-        """End its processes; its files stay."""
+        """End its processes; its files stay. Raises `NotPresent`."""
         self._ours.add(sandbox_id)
         name = self._options.container(sandbox_id)
         grace = 0 if force else max(1, round(grace_seconds))
