@@ -65,10 +65,10 @@ class Runtime(Protocol):
         """Make the sandbox, stopped. Its files live until `remove`."""
 
     async def start(self, spec: SandboxSpec) -> None:
-        """Start it with a fresh door and `spec.door_secret`; returns when the daemon answers on its door."""
+        """Start it with a fresh door and `spec.door_secret`; returns when the daemon answers. Raises `NotPresent`."""
 
     async def stop(self, sandbox_id: str, *, force: bool = False, grace_seconds: float = 5.0) -> None:
-        """End its processes; its files stay."""
+        """End its processes; its files stay. One that is stopped or not there is success."""
 
     async def remove(self, sandbox_id: str) -> None:
         """End it and remove everything of it."""
