@@ -37,7 +37,7 @@ def sandyard(request: pytest.FixtureRequest) -> Iterator[Instance]:
         _need_docker()
     extra: list[str] = []
     servers: list[PostgresServer | RedisServer] = []
-    # Not pytest's own temporary folder: every pytest that starts closes that one to other users, PostgreSQL's among them.
+    # Not pytest's own temporary folder: each pytest that starts closes it to other users, PostgreSQL's among them.
     home = tempfile.TemporaryDirectory(prefix=f"{combination.name}-", ignore_cleanup_errors=True)
     folder = Path(home.name)
     try:
