@@ -136,14 +136,14 @@ class DockerRuntime:
         return f"the sandbox ended while starting: {reason}. {said.decode(errors='replace')}".strip()
 
     async def stop(self, sandbox_id: str, *, force: bool = False, grace_seconds: float = 5.0) -> None:
-        """End its processes; its files stay. Raises `NotPresent`."""
+        """End its processes; its files stay. One that is not there is success."""
         self._ours.add(sandbox_id)
         name = self._options.container(sandbox_id)
         grace = 0 if force else max(1, round(grace_seconds))
         try:
             await self._engine.call("stop the container", lambda api: api.stop(name, timeout=grace))
-        except Missing as error:
-            raise NotPresent(sandbox_id) from error
+        except Missing:
+            log.debug("already_removed", sandbox_id=sandbox_id)
 
     async def remove(self, sandbox_id: str) -> None:
         """End it and remove everything of it. One that is not there is success."""
