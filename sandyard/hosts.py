@@ -15,6 +15,10 @@ def host_name(host: str) -> str:
     return name.rstrip(".").lower()
 
 
+ANY = "*"
+"""Among the allowed names: do not look at the Host header at all."""
+
+
 @dataclass(frozen=True, slots=True)
 class HostRules:
     """Accepts loopback, `localhost` and what lies below it, the machine's own name, the address that was connected to,
@@ -35,6 +39,8 @@ class HostRules:
         """Whether `host` (a Host header, with or without port) is ours. `server` is the address connected to."""
         if not host:
             return False
+        if ANY in self.names:
+            return True
         name = host_name(host)
         try:
             address = ipaddress.ip_address(name)

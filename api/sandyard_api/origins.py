@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from sandyard.hosts import HostRules
 from sandyard_api.errors import BadRequest, ForeignHost
 
 DAEMON_PORT = 2280
@@ -74,10 +75,7 @@ class Origins:
 
     def __init__(self, *, public_url: str | None, allowed_hosts: Iterable[str], trust_forwarded: bool) -> None:
         self._public = parse_origin(public_url) if public_url else None
-        names = {name.lower().strip("[]") for name in allowed_hosts}
-        if self._public:
-            names.add(split_authority(self._public.authority)[0])
-        self._names = frozenset(names)
+        self._rules = HostRules.of(allowed_hosts, public_url)
         self._trust_forwarded = trust_forwarded
 
     def of(self, scope: Mapping[str, Any]) -> Origin:
@@ -88,28 +86,17 @@ class Origins:
         if self._trust_forwarded:
             authority, scheme = _forwarded(headers, authority, scheme)
         host, _ = split_authority(authority)
-        if not self.is_ours(host):
+        if not self._rules.accepts(authority, (scope.get("server") or (None,))[0]):
             raise ForeignHost(f"Host {host!r} is not one of ours; SANDYARD_ALLOWED_HOSTS takes more names")
         return self._public or Origin(scheme, authority.lower())
 
     def check_origin_header(self, value: str, own: Origin) -> None:
         """Refuse a WebSocket that a page of another site opens. Raises `ForeignHost`."""
         parts = urlsplit(value)
-        if parts.scheme in DEFAULT_PORTS and parts.hostname and self.is_ours(parts.hostname):
+        if parts.scheme in DEFAULT_PORTS and self._rules.accepts(parts.netloc):
             return
         if value.rstrip("/") != own.url:
             raise ForeignHost(f"Origin {value!r} is not one of ours; SANDYARD_ALLOWED_HOSTS takes more names")
-
-    def is_ours(self, host: str) -> bool:
-        """Whether requests may be addressed to that host name."""
-        host = host.lower().rstrip(".")
-        return (
-            host == "localhost"
-            or host.endswith(".localhost")
-            or is_loopback_address(host)
-            or host in self._names
-            or "*" in self._names
-        )
 
 
 def parse_origin(url: str) -> Origin:
