@@ -1,6 +1,7 @@
 """`python -m benchmarks [--quick] [--only NAME ...]`: print the table; a whole run writes RESULTS.md, too."""
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +10,7 @@ from pathlib import Path
 from benchmarks import creation, daemon, execution, following, latency, log_capture, report, starting
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
-from benchmarks.machine import describe
+from benchmarks.machine import describe, describe_load
 
 FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "capture": log_capture.measure,
@@ -33,13 +34,14 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and less data; writes no document")
     parser.add_argument("--only", action="append", choices=list(FAMILIES), help="one family; may be repeated")
     arguments = parser.parse_args()
-    machine = describe()
+    before = os.getloadavg()[0]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="sandyard-bench-") as folder:
         bench = Bench(Path(folder), is_quick=arguments.quick)
         for name in arguments.only or FAMILIES:
             print(f"measuring: {name}", file=sys.stderr, flush=True)
             rows += FAMILIES[name](bench)
+    machine = [*describe(), describe_load(before)]
     print(*machine, sep="\n")
     report.show(rows)
     if not arguments.quick and not arguments.only:

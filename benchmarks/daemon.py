@@ -44,7 +44,9 @@ def measure(bench: Bench) -> Iterator[Row]:
         time.sleep(SETTLE_SECONDS)
         helpers = [pid for pid in descendants(process.pid) if executable(pid) == executable(process.pid)]
         together = sum(Memory.of(pid).anonymous for pid in (process.pid, *helpers))
-    yield Figure("daemon with one session, Private_Dirty", alone, "MB", target=at_most(14), note="before its first fork")
+    yield Figure(
+        "daemon with one session, Private_Dirty", alone, "MB", target=at_most(14), note="before its first fork"
+    )
     yield Figure(
         "daemon and the session's supervisor, own memory",
         together,

@@ -19,8 +19,12 @@ def describe() -> list[str]:
         f"Kernel: {platform.system()} {platform.release()}",
         f"Python: {platform.python_implementation()} {sys.version.split()[0]}, SQLite {sqlite3.sqlite_version}",
         f"Docker engine: {_docker()}",
-        f"Load at the start: {os.getloadavg()[0]:.1f}",
     ]
+
+
+def describe_load(before: float) -> str:
+    """Other work on the machine makes everything slower, and is told. `before` is `os.getloadavg()[0]` at the start."""
+    return f"Load average: {before:.1f} at the start, {os.getloadavg()[0]:.1f} at the end, these benchmarks included"
 
 
 def _processor() -> str:
