@@ -59,9 +59,12 @@ async def ask(door: Door, target: str, *, json_body: object = None) -> AsyncIter
             await writer.wait_closed()
 
 
-async def ask_json(door: Door, target: str) -> tuple[int, dict[str, Any]]:
-    """Status and JSON object of `GET target`. Raises `DaemonUnreachable`, also for what is not JSON."""
-    async with ask(door, target) as answer:
+async def ask_json(door: Door, target: str, *, json_body: object = None) -> tuple[int, dict[str, Any]]:
+    """Status and JSON object of `GET target`, or of `POST` where there is a body.
+
+    Raises `DaemonUnreachable`, also for what is not JSON.
+    """
+    async with ask(door, target, json_body=json_body) as answer:
         body = bytearray()
         async for chunk in answer.chunks:
             body += chunk

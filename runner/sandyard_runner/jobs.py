@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from http import HTTPStatus
 
 import structlog
 
@@ -222,9 +223,8 @@ class JobLoop:
         await self._runtime.start(spec)
         self._registry.add(spec.sandbox_id, spec.door_secret)
         self._observer.watch(spec.sandbox_id)
-        return JobResult(
-            job.lease, ok=True, observed=Observed.STARTED, daemon_version=await self._daemon_version(spec.sandbox_id)
-        )
+        version = await self._initialize(spec.sandbox_id)
+        return JobResult(job.lease, ok=True, observed=Observed.STARTED, daemon_version=version)
 
     async def _stop(self, job: Job) -> JobResult:
         sandbox_id = job.spec.sandbox_id
@@ -242,14 +242,18 @@ class JobLoop:
         self._registry.discard(sandbox_id)
         return JobResult(job.lease, ok=True, observed=Observed.DESTROYED)
 
-    async def _daemon_version(self, sandbox_id: str) -> str | None:
+    async def _initialize(self, sandbox_id: str) -> str | None:
+        """Let the daemon run user code: the network's rules stand since `start` returned. Gives its version.
+
+        Raises `DaemonUnreachable`.
+        """
         door = self._registry.find_door(sandbox_id)
-        if door is None:
-            return None
-        try:
-            _, health = await ask_json(door, "/_daemon/health")
-        except DaemonUnreachable:
-            return None
+        if door is None or not door.path.exists():
+            return None  # `start` waits for the door; only the memory runtime has none
+        status, answer = await ask_json(door, "/init", json_body={})
+        if status != HTTPStatus.OK:
+            raise DaemonUnreachable(f"the daemon refused to begin: {answer.get('message', status)}")
+        _, health = await ask_json(door, "/_daemon/health")
         return str(health["version"]) if "version" in health else None
 
     async def _progress(self, job: Job, observed: Observed) -> None:

@@ -20,6 +20,7 @@ from sandyard_runner.runtime.memory import MemoryRuntime
 from tests.runner.doubles import ScriptedControlPlane
 
 TOKEN = "internal-token"
+ENTRYPOINT = ("sh", "-c", "echo begun; sleep infinity")
 
 
 @dataclass
@@ -35,6 +36,10 @@ class RunningDaemon:
             async for _ in answer.chunks:
                 pass
         return answer.status
+
+    async def get(self, path: str) -> str:
+        async with ask(self.door, path) as answer:
+            return b"".join([chunk async for chunk in answer.chunks]).decode()
 
     async def run(self, command: str, *, session_id: str = "s") -> str:
         """Start a command in a session; its id."""
@@ -59,7 +64,7 @@ def start_daemon(tmp_path: Path) -> StartDaemon:
         home = tmp_path / f"home-{sandbox_id}"
         home.mkdir(exist_ok=True)
         process = subprocess.Popen(  # noqa: ASYNC220
-            [sys.executable, "-m", "sandyard_daemon", "--door-dir", str(directory)],
+            [sys.executable, "-m", "sandyard_daemon", "--door-dir", str(directory), "--", *ENTRYPOINT],
             env={
                 "HOME": str(home),
                 "PATH": "/usr/local/bin:/usr/bin:/bin",

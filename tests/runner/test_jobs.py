@@ -10,7 +10,7 @@ from sandyard_runner.app import Leave, RunnerOptions, open_runner
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.contract import PresentState
 from sandyard_runner.runtime.memory import MemoryRuntime
-from tests.runner.conftest import OpenRunner, RunningDaemon
+from tests.runner.conftest import OpenRunner, RunningDaemon, eventually
 from tests.runner.doubles import ScriptedControlPlane, a_job, a_spec, as_wanted
 
 
@@ -45,6 +45,21 @@ async def test_the_daemons_version_comes_with_the_result(
     async with open_a_runner():
         control_plane.give(job := a_job(JobKind.CREATE))
         assert (await control_plane.result_of(job)).daemon_version
+
+
+async def test_user_code_begins_when_the_sandbox_was_started(
+    open_a_runner: OpenRunner, control_plane: ScriptedControlPlane, daemon: RunningDaemon
+) -> None:
+    """The daemon waits for `/init`, which comes after the network's rules."""
+
+    async def has_begun() -> bool:
+        return "begun" in await daemon.get("/process/session/entrypoint/logs")
+
+    assert not await has_begun()
+    async with open_a_runner():
+        control_plane.give(job := a_job(JobKind.CREATE))
+        assert (await control_plane.result_of(job)).ok
+        await eventually(has_begun)
 
 
 async def test_a_job_done_twice_ends_the_same(
