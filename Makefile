@@ -38,7 +38,7 @@ test: setup ## The tests; what needs Docker, PostgreSQL or Redis is skipped, wit
 	$(BIN)/pytest -m "not long" -rs
 
 test-all: setup ## The full matrix and the long forms
-	$(BIN)/pytest -rs
+	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -rs
 
 clients: setup ## Fetch the client libraries that tests/contract drives
 	$(BIN)/python scripts/client-environments

@@ -6,9 +6,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
 
-from sandyard_api.coverage import render as coverage
-
 from sandyard.settings import PREFIX, Settings
+from sandyard_api.coverage import render as coverage
 from sandyard_api.sandboxes.states import render as states
 
 ROOT = Path(__file__).resolve().parent.parent
