@@ -49,10 +49,11 @@ def test_curl_gets_plain_text_or_what_it_asks_for(daemon: Daemon) -> None:
     assert answers(daemon, X_Daytona_Split_Output="true")[2] == b"\1\1\1out\n\2\2\2err\n"
 
 
-def test_an_old_go_client_gets_only_the_keys_it_knows(daemon: Daemon) -> None:
+def test_an_old_go_client_gets_exactly_the_keys_it_knows(daemon: Daemon) -> None:
     daemon.session()
     go = {"X_Daytona_SDK_Version": "v0.143.0", "X_Daytona_Source": "sdk-go"}
-    assert daemon.run("true", **go).keys() <= {"cmdId", "exitCode", "output", "stdout", "stderr"}
+    marked = "\1\1\1out\n\2\2\2err\n"
+    assert answers(daemon, **go)[0] == {"exitCode": 3, "output": marked, "stdout": "out\n", "stderr": "err\n"}
     error = daemon.post("/process/session/none/exec", {"command": "x"}, **go)
     assert error.json.keys() == {"statusCode", "message", "code", "timestamp", "path", "method"}
 

@@ -121,6 +121,11 @@ def test_a_browser_tells_its_version_by_subprotocol() -> None:
     assert asking.release == (0, 150, 0)
 
 
+@pytest.mark.parametrize("version", ["v0.136.0", "v0.143.0", "v0.187.0", "v0.188.0"])
+def test_go_of_every_release_has_streams_in_a_synchronous_answer(version: str) -> None:
+    assert caller(version, X_Daytona_Source="sdk-go").exec_has_streams
+
+
 def test_go_decodes_strictly_before_0_188() -> None:
     assert caller("v0.143.0", X_Daytona_Source="sdk-go").decodes_strictly
     assert not caller("v0.188.0", X_Daytona_Source="sdk-go").decodes_strictly

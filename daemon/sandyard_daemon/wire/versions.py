@@ -91,8 +91,11 @@ class Caller:
 
     @property
     def exec_has_streams(self) -> bool:
-        """Whether a synchronous exec answers `stdout` and `stderr` beside `output`."""
-        if not self.has_version:
+        """Whether a synchronous exec answers `stdout` and `stderr` beside `output`.
+
+        The Go models had both keys from the first release on, and its programs read them.
+        """
+        if not self.has_version or self.source == "sdk-go":
             return True
         return self.release is not None and self.release >= (0, 167, 0)
 
