@@ -45,10 +45,74 @@ def test_an_endless_chunked_body_is_refused(daemon: Daemon) -> None:
     response.read()
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'"x"', b"[" * 100_000, b'{"sessionId": 5}', b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"{", b"[]", b"null", b'"x"', b"[" * 100_000, b'{"sessionId": 5}', b"\xff\xfe"),
+        b'{"sessionId": "\xed\xa0\x80"}',
+        '{"sessionId": "wide"}'.encode("utf-16"),
+    ],
+)
 def test_malformed_json_is_a_400(daemon: Daemon, body: bytes) -> None:
     answer = daemon.post("/process/session", body)
     assert (answer.status, answer.json["code"]) == (400, "INVALID_REQUEST_BODY")
+
+
+SURROGATE, NUL = rb'"a\ud800"', rb'"a\u0000"'
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/process/session", b'{"sessionId": %b}'),
+        ("/process/session/s/exec", b'{"command": %b}'),
+        ("/process/session/s/exec", b'{"command": "true", %b: 1}'),
+        ("/process/session/s/exec", b'{"command": "true", "more": {"deep": [%b]}}'),
+        ("/process/execute", b'{"command": %b}'),
+        ("/process/execute", b'{"command": "true", "cwd": %b}'),
+        ("/process/execute", b'{"command": "true", "envs": {"A": %b}}'),
+        ("/process/execute", b'{"command": "true", "envs": {%b: "x"}}'),
+        ("/env", b'{"set": {"A": %b}}'),
+        ("/env", b'{"unset": [%b]}'),
+        ("/env", b'{"unsetValuePrefix": %b}'),
+    ],
+)
+def test_half_a_character_is_no_text(daemon: Daemon, path: str, body: bytes) -> None:
+    daemon.session()
+    answer = daemon.post(path, body % SURROGATE)
+    code = "BAD_REQUEST" if path == "/process/execute" else "INVALID_REQUEST_BODY"
+    assert (answer.status, answer.json["code"]) == (400, code), answer.body
+
+
+def test_half_a_character_is_no_input(daemon: Daemon) -> None:
+    daemon.session()
+    command = daemon.start("cat")
+    answer = daemon.post(f"/process/session/s/command/{command}/input", b'{"data": %b}' % SURROGATE)
+    assert (answer.status, answer.json["code"]) == (400, "INVALID_REQUEST_BODY")
+
+
+def test_a_whole_character_in_two_escapes_is_text(daemon: Daemon) -> None:
+    answer = daemon.post("/process/execute", rb'{"command": "printf %s \ud83d\ude00"}')
+    assert (answer.status, answer.json["result"]) == (200, "\N{GRINNING FACE}")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/process/session", b'{"sessionId": %b}', "session id"),
+        ("/process/session/s/exec", b'{"command": %b}', "command"),
+        ("/process/execute", b'{"command": %b}', "command"),
+        ("/process/execute", b'{"command": "true", "cwd": %b}', "cwd"),
+        ("/process/execute", b'{"command": "true", "envs": {"A": %b}}', "envs"),
+        ("/process/execute", b'{"command": "true", "envs": {%b: "x"}}', "envs"),
+        ("/env", b'{"set": {"A": %b}}', "set"),
+    ],
+)
+def test_a_nul_is_refused_by_name(daemon: Daemon, path: str, body: bytes, named: str) -> None:
+    daemon.session()
+    answer = daemon.post(path, body % NUL)
+    assert answer.status == 400, answer.body
+    assert named in answer.json["message"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Requests and responses as handlers see them."""
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import parse_qsl, unquote
@@ -10,6 +11,9 @@ from sandyard_daemon.wire.versions import Caller
 
 MAX_JSON_BODY = 16 << 20
 """Bytes."""
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+"""An escape that means nothing without the one beside it."""
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -94,7 +98,7 @@ class Request:
         if optional and not body.strip():
             return {}
         try:
-            value = json.loads(body)
+            value = _parse(body)
         except (ValueError, RecursionError) as error:
             raise InvalidBody(f"the body is not valid JSON: {error}") from error
         if not isinstance(value, dict):
@@ -131,6 +135,18 @@ Handler = Callable[[Request], Awaitable[Answer]]
 def json_response(status: int, value: Any) -> Response:
     """`value` as JSON."""
     return Response(status, json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"), "application/json")
+
+
+def _parse(body: bytearray) -> Any:
+    """JSON whose strings can all be encoded. Raises `ValueError`, `RecursionError`."""
+    text = body.decode("utf-8-sig")  # `json.loads` of bytes would let halves of characters through
+    value = json.loads(text)
+    if _SURROGATE.search(text):
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("a string holds half a surrogate pair") from error
+    return value
 
 
 def _too_large() -> BodyTooLarge:

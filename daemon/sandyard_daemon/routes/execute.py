@@ -36,8 +36,9 @@ class ExecuteRoutes:
             envs, timeout = variables(body, "envs"), seconds(body, "timeout")
         except InvalidBody as error:
             raise BadRequest(error.message) from error  # the code this operation has always had
-        if "\0" in command or "\0" in (cwd or ""):
-            raise BadRequest("a command cannot hold NUL characters")
+        for name, text in (("command", command), ("cwd", cwd or "")):
+            if "\0" in text:
+                raise BadRequest(f"{name} holds a NUL character")
         work = self._run(command, cwd, envs, timeout)
         if request.caller.needs_early_bytes:
             return await answer_in_time(work, lambda error: _late_error(request, error))

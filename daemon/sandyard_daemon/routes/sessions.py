@@ -65,7 +65,7 @@ class SessionRoutes:
         is_async = flag(body, "runAsync") or flag(body, "async")
         text = required_text(body, "command")
         if "\0" in text:
-            raise BadRequest("a command cannot hold NUL characters")
+            raise BadRequest("command holds a NUL character")
         echo = not flag(body, "suppressInputEcho")
         command = self._sessions.execute(session_id, text, is_async=is_async, echo=echo)
         if is_async:
