@@ -42,6 +42,12 @@ class EventLog:
         self._ended: dict[str, _Entry] = {}
         self._kept_lines = 0
         self._waiters: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    @property
+    def last_number(self) -> int:
+        """The number of the newest event."""
+        return self._number
 
     def add(self, kind: str, session_id: str, command: "Command | None" = None) -> None:
         """Something happened now."""
@@ -61,9 +67,12 @@ class EventLog:
             self._ended[entry.command.command_id] = entry
         if len(self._entries) > MAX_EVENTS:
             self._forget()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake()
+
+    def close(self) -> None:
+        """Nothing happens any more: who reads gets what there is, then the end."""
+        self._closed = True
+        self._wake()
 
     def keep_last_lines(self, command: "Command") -> None:
         """The command's log is about to be removed: keep what an event nobody acknowledged needs of it."""
@@ -77,8 +86,8 @@ class EventLog:
         entry.command = None
 
     async def lines(self, after: int) -> AsyncIterator[bytes]:
-        """Newline-delimited JSON of the events after number `after`, then of those to come; also an empty line now and
-        then. What is not after it is acknowledged and forgotten."""
+        """Newline-delimited JSON of the events after number `after`, then of those to come until `close`; also an empty
+        line now and then. What is not after it is acknowledged and forgotten."""
         while self._entries and self._entries[0].event.number <= after:
             self._forget()
         yield b"\n"  # the head goes out at once
@@ -89,6 +98,8 @@ class EventLog:
                 entry = self._entries[place]
                 after = entry.event.number
                 yield _encode(entry)
+            elif self._closed:
+                return
             elif not await self._added():
                 yield b"\n"
 
@@ -104,6 +115,11 @@ class EventLog:
             return False
         finally:
             self._waiters.discard(waiter)
+
+    def _wake(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _forget(self) -> None:
         entry = self._entries.popleft()

@@ -111,6 +111,7 @@ async def serve(arguments: Arguments) -> None:
     await stopping.wait()
     await sessions.close(SHUTDOWN_SECONDS)
     executions.close()
+    events.close()
     await server.close(_REQUEST_GRACE_SECONDS)
     children.stop()
     state.remove()

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ import pytest
 
 from sandyard_daemon import VERSION
 from sandyard_daemon.service import Arguments, UsageError, parse
-from sandyard_daemon.wire import DOOR_HEADER
-from tests.daemon.conftest import ROOT, Daemon, DoorConnection, Starter, eventually
+from sandyard_daemon.wire import DOOR_HEADER, Stream
+from tests.daemon.conftest import ROOT, SECRET, Daemon, DoorConnection, Starter, eventually
 
 
 def test_the_command_line_is_read() -> None:
@@ -209,3 +210,28 @@ def test_sigterm_ends_it_with_status_0_and_no_files(start_daemon: Starter) -> No
     daemon.process.terminate()
     assert daemon.process.wait(10) == 0
     assert list((daemon.home / ".sandyard").iterdir()) == []
+
+
+def test_sigterm_delivers_the_last_events_and_ends_their_stream_at_once(daemon: Daemon) -> None:
+    daemon.session()
+    command = daemon.start("sleep 1000")
+    follower = daemon.follow(command)
+    connection = DoorConnection(daemon.door)
+    connection.request("GET", "/_daemon/events?after=0", headers={DOOR_HEADER: SECRET})
+    response = connection.getresponse()
+    began = time.monotonic()
+    daemon.process.terminate()
+    lines = [json.loads(line) for line in response.read().splitlines() if line]  # an incomplete body would raise
+    assert follower.rest()[-1].stream is Stream.END
+    assert daemon.process.wait(10) == 0
+    assert time.monotonic() - began < 0.45  # it was more than 0.5
+    connection.close()
+    ended = next(event for event in lines if event["kind"] == "command_ended" and event["command_id"] == command)
+    assert ended["exit_code"] == 143
+    assert [event["kind"] for event in lines[-2:]].count("session_ended") >= 1
+
+
+def test_the_health_answer_names_the_last_event(daemon: Daemon) -> None:
+    daemon.session()
+    daemon.run("true")
+    assert events(daemon, 0, 5)[-1]["number"] == daemon.get("/_daemon/health").json["last_event"]

@@ -27,8 +27,9 @@ class InternalRoutes:
         }
 
     async def health(self, request: Request) -> Answer:
-        """Alive, and how much there is of everything."""
-        return json_response(200, {"version": VERSION, "pid": os.getpid(), **self._sessions.counts()})
+        """Alive, how far events have come, and how much there is of everything."""
+        facts = {"version": VERSION, "pid": os.getpid(), "last_event": self._events.last_number}
+        return json_response(200, {**facts, **self._sessions.counts()})
 
     async def events(self, request: Request) -> Answer:
         """Events after a number, then live."""

@@ -3,7 +3,7 @@
 Every request on the door carries the header `X-Sandyard-Door: <secret>`; without it the answer is 401.
 
 GET /_daemon/health
-    200 `{"version", "pid", "sessions", ...}`.
+    200 `{"version", "pid", "last_event", "sessions", ...}`; `last_event` is the number of the newest event.
 GET /_daemon/events?after=N
     Newline-delimited JSON `Event`s with rising `number`, those after N first, then live; an empty line every 10 s.
     `after` also acknowledges: the daemon may forget events up to N.
