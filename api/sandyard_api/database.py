@@ -2,6 +2,7 @@
 
 import asyncio
 import enum
+import re
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from datetime import UTC, datetime
@@ -22,6 +23,21 @@ NAMING = {
     "pk": "pk_%(table_name)s",
 }
 SQLITE_BUSY_MILLISECONDS = 10_000
+UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
+"""What PostgreSQL's text cannot hold: NUL, and halves of characters."""
+
+
+class StorableText(TypeDecorator[str]):
+    """Text in which a replacement character stands for each `UNSTORABLE` one, so that no value is an error.
+
+    It equals no stored text then, and what a runner reports is kept all the same.
+    """
+
+    impl = Text()
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        return value if value is None else UNSTORABLE.sub("\ufffd", value)
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -50,7 +66,7 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
     type_annotation_map = {  # noqa: RUF012  SQLAlchemy reads it as a class attribute
         datetime: UtcDateTime(),
-        str: Text(),
+        str: StorableText(),
         dict[str, str]: JSON(),
         dict[str, Any]: JSON(),
         list[Any]: JSON(),

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from sandyard_api.database import UNSTORABLE
 from sandyard_api.errors import BadRequest
 
 UNSAFE_NAME = re.compile(
@@ -53,7 +54,7 @@ class Fields:
     def string(self, name: str) -> str | None:
         """Text."""
         value = self._body.get(name)
-        if value is None or (isinstance(value, str) and "\x00" not in value):
+        if value is None or (isinstance(value, str) and not UNSTORABLE.search(value)):
             return value
         self.complain(f"{name} must be a string")
         return None
@@ -99,7 +100,10 @@ class Fields:
         if not isinstance(value, dict):
             self.complain(f"{name} must be an object")
             return {}
-        return {str(key): _text(item) for key, item in value.items()}
+        texts = {str(key): _text(item) for key, item in value.items()}
+        if any(UNSTORABLE.search(key + item) for key, item in texts.items()):
+            self.complain(f"{name} must not contain NUL characters")
+        return texts
 
     def list(self, name: str) -> list[Any]:
         """An array."""
@@ -127,6 +131,6 @@ def parse_time(name: str, text: str) -> datetime:
         normal = text.strip()
     try:
         parsed = datetime.fromisoformat(re.sub(r"(\.\d{6})\d+", r"\1", normal))
-    except ValueError as error:
+        return parsed.astimezone(UTC) if parsed.tzinfo else parsed.replace(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
         raise BadRequest(f"{name} must be a valid ISO 8601 date string") from error
-    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)

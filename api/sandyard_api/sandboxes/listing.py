@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -14,11 +14,11 @@ import msgspec
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute
 
-from sandyard_api.database import Database
+from sandyard_api.database import UNSTORABLE, Database
 from sandyard_api.errors import BadRequest
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Shown
-from sandyard_api.validation import parse_time
+from sandyard_api.validation import MAX_INTEGER, parse_time
 
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 100
@@ -26,6 +26,8 @@ MAX_UNPAGED = 1000
 BRACKETS = re.compile(r"\[\d*\]$")
 UNQUOTABLE = re.compile(r'["\\]')
 """What no JSON path of SQLite can hold."""
+CURSOR_KINDS: Mapping[str, type] = {"name": str, "lastActivityAt": datetime, "createdAt": datetime}
+"""What a cursor holds by sort; the others are whole numbers."""
 
 SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
     "name": Sandbox.name,
@@ -54,6 +56,8 @@ class Query:
         self._values: dict[str, list[str]] = {}
         pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
         for name, value in pairs:
+            if UNSTORABLE.search(value):
+                raise BadRequest(f"{name} must not contain NUL characters")
             self._values.setdefault(BRACKETS.sub("", name), []).append(value)
 
     def text(self, name: str) -> str | None:
@@ -143,7 +147,7 @@ class Listing:
         column = SORTS[sort]
         statement = select(Sandbox).where(*conditions(organization_id, query))
         if cursor := query.text("cursor"):
-            value, last_id = read_cursor(cursor, is_time=sort.endswith("At"))
+            value, last_id = read_cursor(cursor, CURSOR_KINDS.get(sort, int))
             statement = statement.where(_after(column, value, last_id, descending=descending))
         statement = _ordered(statement, column, descending=descending).limit(limit + 1)
         async with self._database.reading() as db:
@@ -240,6 +244,8 @@ def read_labels(text: str | None) -> dict[str, str]:
         labels = msgspec.json.decode(text, type=dict[str, str])
     except (msgspec.MsgspecError, UnicodeError) as error:
         raise BadRequest("Invalid labels JSON format") from error
+    if any(UNSTORABLE.search(key + value) for key, value in labels.items()):
+        raise BadRequest("labels must not contain NUL characters")
     if any(UNQUOTABLE.search(key) for key in labels):
         raise BadRequest("labels cannot be filtered by a key with quotes or backslashes")
     return labels
@@ -250,17 +256,32 @@ def make_cursor(value: Any, row_id: str) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode({"sortValue": value, "id": row_id})).decode()
 
 
-def read_cursor(cursor: str, *, is_time: bool) -> tuple[Any, str]:
+def read_cursor(cursor: str, kind: type) -> tuple[Any, str]:
     """What `make_cursor` wrote. Raises `BadRequest`."""
     try:
         content = msgspec.json.decode(base64.b64decode(cursor, altchars=b"-_", validate=True))
         value, row_id = content["sortValue"], content["id"]
-        value = datetime.fromisoformat(value) if is_time else value
-    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError, KeyError, TypeError) as error:
+        value = datetime.fromisoformat(value).astimezone(UTC) if kind is datetime else value
+    except (
+        binascii.Error,
+        msgspec.MsgspecError,
+        UnicodeError,
+        ValueError,
+        OverflowError,
+        KeyError,
+        TypeError,
+    ) as error:
         raise BadRequest(f"Invalid cursor provided: {cursor}") from error
-    if not isinstance(row_id, str) or not isinstance(value, str | int | datetime):
+    if not isinstance(row_id, str) or UNSTORABLE.search(row_id) or not _is_cursor_value(value, kind):
         raise BadRequest(f"Invalid cursor provided: {cursor}")
     return value, row_id
+
+
+def _is_cursor_value(value: object, kind: type) -> bool:
+    if isinstance(value, str) and UNSTORABLE.search(value):
+        return False
+    in_range = not isinstance(value, int) or abs(value) <= MAX_INTEGER
+    return type(value) is kind and in_range
 
 
 def _shown_in(states: Sequence[str]) -> ColumnElement[bool]:

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from sandyard_api.database import UNSTORABLE
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
 from sandyard_api.validation import Fields
 
@@ -128,6 +129,8 @@ def _read_build(fields: Fields) -> tuple[str | None, list[str]]:
     if not isinstance(build, dict) or not isinstance(build.get("dockerfileContent"), str):
         fields.complain("buildInfo.dockerfileContent must be a string")
         return None, []
+    if UNSTORABLE.search(build["dockerfileContent"]):
+        fields.complain("buildInfo.dockerfileContent must not contain NUL characters")
     hashes = build.get("contextHashes") or []
     if not isinstance(hashes, list) or not all(isinstance(value, str) for value in hashes):
         fields.complain("each value in buildInfo.contextHashes must be a string")
