@@ -34,7 +34,7 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.service import Sandboxes
-from sandyard_api.sealing import Seal
+from sandyard_api.sealing import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.timers import Timers
@@ -103,16 +103,18 @@ async def open_control_plane(
 ) -> AsyncIterator[ControlPlane]:
     """Upgrade the database, start timers and event sockets, and close them in reverse order. Serving is the caller's.
 
-    Raises `sqlalchemy.exc.SQLAlchemyError` and `BusError` when database or bus cannot be had.
+    Raises `sqlalchemy.exc.SQLAlchemyError` and `BusError` when database or bus cannot be had, and `WrongKey`.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(database_url))
         await upgrade(database.engine)
+        seal = Seal(options.encryption_key)
+        await check_key(database, seal)
         organization_id, user_id = await keep_default_organization(database, clock, ids)
         await keep_owner_key(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
-        services = build_services(database, bus, clock=clock, ids=ids, options=options)
+        services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
         await stack.enter_async_context(services.changes.listening())
         await stack.enter_async_context(services.job_hints.listening())
         events = EventGateway(bus, services.keys)
@@ -132,10 +134,9 @@ async def open_control_plane(
 
 
 def build_services(
-    database: Database, bus: Bus, *, clock: Clock, ids: IdSource, options: ControlPlaneOptions
+    database: Database, bus: Bus, seal: Seal, *, clock: Clock, ids: IdSource, options: ControlPlaneOptions
 ) -> Services:
     """Every service, each given what it needs."""
-    seal = Seal(options.encryption_key)
     changes, job_hints = Wakeups(bus, clock, CHANNEL_SANDBOXES), Wakeups(bus, clock, CHANNEL_JOBS)
     announcer = Announcer(bus, changes, job_hints)
     runners = Runners(database, clock, lost_seconds=options.runner_lost_seconds)

@@ -6,8 +6,21 @@ from sandyard_api.jobs.models import JobRow
 from sandyard_api.organizations.models import Organization
 from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
+from sandyard_api.sealing import SealCheck
 from sandyard_api.sessions.models import Session, SessionCommand
 from sandyard_api.users.models import User
 
 METADATA = Base.metadata
-TABLES = (ApiKey, BuildLogChunk, JobRow, Organization, Runner, Sandbox, Session, SessionCommand, StateChange, User)
+TABLES = (
+    ApiKey,
+    BuildLogChunk,
+    JobRow,
+    Organization,
+    Runner,
+    Sandbox,
+    SealCheck,
+    Session,
+    SessionCommand,
+    StateChange,
+    User,
+)

@@ -15,9 +15,12 @@ import structlog
 from sandyard.bus import BusError
 from sandyard.keeping import DataDirectoryInUse
 from sandyard.settings import InvalidSetting
+from sandyard_api.sealing import WrongKey
 from sandyard_runner.errors import RunnerError
 
 Result = TypeVar("Result")
+MENDABLE = (InvalidSetting, WrongKey, RunnerError, BusError, OSError)
+"""What a user can mend."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -27,10 +30,10 @@ def run(work: Coroutine[Any, Any, Result], *, log_level: str) -> Result:
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(work)
-    except (InvalidSetting, DataDirectoryInUse, RunnerError, BusError, OSError) as error:
+    except (DataDirectoryInUse, *MENDABLE) as error:
         raise click.ClickException(str(error)) from error
     except BaseExceptionGroup as group:
-        mendable, rest = group.split((InvalidSetting, RunnerError, BusError, OSError))
+        mendable, rest = group.split(MENDABLE)
         if rest is not None or mendable is None:
             raise
         raise click.ClickException("; ".join(str(error) for error in mendable.exceptions)) from group
