@@ -203,8 +203,8 @@ async def _leave(runtime: Runtime, observer: Observer, observations: Observation
 async def _end(runtime: Runtime, observer: Observer, observations: Observations, sandbox_id: str, leave: Leave) -> None:
     try:
         if leave is Leave.REMOVE:
-            await observer.unwatch(sandbox_id)
-            await runtime.remove(sandbox_id)
+            async with observer.ending(sandbox_id):
+                await runtime.remove(sandbox_id)
             observations.add(sandbox_id, Observed.DESTROYED, "removed when Sandyard ended")
         else:
             async with observer.ending(sandbox_id):

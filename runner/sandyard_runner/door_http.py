@@ -90,24 +90,41 @@ def _request(connection: h11.Connection, door: Door, target: str, json_body: obj
 
 
 async def _body(connection: h11.Connection, reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """What came together, in one piece: a line or a frame may be as short as its sender likes."""
     while True:
+        parts = []
         event = await _next_event(connection, reader)
-        if isinstance(event, h11.Data):
-            yield bytes(event.data)
-        elif isinstance(event, h11.EndOfMessage):
+        while isinstance(event, h11.Data):
+            parts.append(event.data)
+            event = _event_at_hand(connection)
+        if parts:
+            yield b"".join(parts)
+        if isinstance(event, h11.EndOfMessage):
             return
-        else:
+        if event is not h11.NEED_DATA:
             raise DaemonUnreachable("the daemon closed the connection in the middle of an answer")
 
 
 async def _next_event(connection: h11.Connection, reader: asyncio.StreamReader) -> object:
     """The next event of the answer but for interim responses. Raises `DaemonUnreachable`."""
-    try:
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
+    while True:
+        event = _event_at_hand(connection)
+        if event is h11.NEED_DATA:
+            try:
                 connection.receive_data(await reader.read(READ_BYTES))
-            elif not isinstance(event, h11.InformationalResponse):
-                return event
-    except (h11.RemoteProtocolError, OSError) as error:
-        raise DaemonUnreachable(f"the connection to the daemon broke: {error}") from error
+            except (h11.RemoteProtocolError, OSError) as error:
+                raise _broken(error) from error
+        elif not isinstance(event, h11.InformationalResponse):
+            return event
+
+
+def _event_at_hand(connection: h11.Connection) -> object:
+    """`NEED_DATA` when there is none. Raises `DaemonUnreachable`."""
+    try:
+        return connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise _broken(error) from error
+
+
+def _broken(error: Exception) -> DaemonUnreachable:
+    return DaemonUnreachable(f"the connection to the daemon broke: {error}")

@@ -5,6 +5,7 @@ import json
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,7 @@ from sandyard.clock import Clock
 from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, ControlPlaneRefused
 from sandyard_api.jobs.wire import CommandRecord, Observation, SessionRecord
 from sandyard_api.sandboxes.states import Observed
-from sandyard_runner.door_http import Answer, ask
+from sandyard_runner.door_http import Answer, ask, ask_json
 from sandyard_runner.errors import DaemonUnreachable, RuntimeFailure
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Runtime, RuntimeEvent
@@ -27,7 +28,11 @@ SILENCE_SECONDS = 30.0
 DAEMON_GONE_SECONDS = 15.0
 ACKNOWLEDGE_AFTER_EVENTS = 5_000
 MAX_LINE_BYTES = 1 << 20
+DRAIN_SECONDS = 1.0
+"""How long the end of a sandbox may wait for events that its daemon has already."""
 LAST_EVENTS_SECONDS = 2.0
+KILLED = 137
+"""Exit code of what was still running when its sandbox was gone."""
 
 log = structlog.get_logger(__name__)
 
@@ -114,19 +119,20 @@ class Observer:
 
     @asynccontextmanager
     async def ending(self, sandbox_id: str) -> AsyncIterator[None]:
-        """The block ends the sandbox: its daemon's last events are waited for, and its silence is no failure."""
+        """The block ends the sandbox, perhaps without a word to its daemon. What happened in it before is told first;
+        afterwards its daemon's last events are waited for, and what was still open is told to have ended."""
         events = self._watching.get(sandbox_id)
-        if events is not None:
-            events.is_ending = True
+        if events is None:
+            yield
+            return
+        await events.drain()
+        events.is_ending = True
         try:
             yield
         except BaseException:
-            if events is not None:
-                events.is_ending = False
+            events.is_ending = False
             raise
-        if events is not None:
-            await asyncio.wait((events.task,), timeout=LAST_EVENTS_SECONDS)
-        await self.unwatch(sandbox_id)
+        await self._finish(sandbox_id)
 
     async def run(self) -> None:
         """Turn the runtime's events into observations, until cancelled."""
@@ -139,10 +145,15 @@ class Observer:
         for sandbox_id in list(self._watching):
             await self.unwatch(sandbox_id)
 
+    async def _finish(self, sandbox_id: str) -> None:
+        events = self._watching.pop(sandbox_id, None)
+        if events is not None:
+            await events.finish()
+
     async def _on_event(self, event: RuntimeEvent) -> None:
         log.info("sandbox_event", sandbox_id=event.sandbox_id, gone=event.gone, reason=event.reason)
         self._registry.discard(event.sandbox_id)
-        await self.unwatch(event.sandbox_id)
+        await self._finish(event.sandbox_id)
         observed = Observed.ERROR if event.gone else Observed.STOPPED
         self._observations.add(event.sandbox_id, observed, event.reason)
 
@@ -178,8 +189,39 @@ class _SandboxEvents:
         self._records = _Records(sandbox_id)
         self._told = 0
         """Number of the last event the control plane has."""
+        self._told_more = asyncio.Event()
         self.is_ending = False
         self.task = asyncio.create_task(self._run(), name=f"events {sandbox_id}")
+
+    async def drain(self) -> None:
+        """Return when the control plane has every event the daemon has now, or after `DRAIN_SECONDS`."""
+        door = self._registry.find_door(self._sandbox_id)
+        if door is None or self.task.done():
+            return
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                _, health = await ask_json(door, "/_daemon/health")
+                last = int(health["last_event"])
+                while self._told < last:
+                    self._told_more.clear()
+                    await self._told_more.wait()
+        except (DaemonUnreachable, TimeoutError, ValueError, KeyError, TypeError) as error:
+            log.warning("events_not_drained", sandbox_id=self._sandbox_id, reason=repr(error))
+
+    async def finish(self) -> None:
+        """The daemon is gone: take its last events, then tell that what they left open ended with it."""
+        self.is_ending = True
+        await asyncio.wait((self.task,), timeout=LAST_EVENTS_SECONDS)
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        await self._tell_end()
+
+    async def _tell_end(self) -> None:
+        try:
+            async with asyncio.timeout(LAST_EVENTS_SECONDS):
+                await self._record(*self._records.ended(self._clock.now()))
+        except TimeoutError:
+            log.error("records_lost", sandbox_id=self._sandbox_id)
 
     async def _run(self) -> None:
         failing_since: float | None = None
@@ -192,6 +234,7 @@ class _SandboxEvents:
                 failing_since = now if failing_since is None else failing_since
                 if now - failing_since > DAEMON_GONE_SECONDS and not self.is_ending:
                     await self._daemon_gone(self._sandbox_id, _reason(error))
+                    await self._tell_end()
                     return
             if self.is_ending:
                 return
@@ -232,18 +275,21 @@ class _SandboxEvents:
     async def _tell(self, events: Sequence[dict[str, Any]]) -> None:
         if not events:
             return
-        sessions, commands = self._records.of(events)
-        while True:
+        await self._record(*self._records.of(events))
+        self._told = int(events[-1]["number"])
+        self._told_more.set()
+
+    async def _record(self, sessions: Sequence[SessionRecord], commands: Sequence[CommandRecord]) -> None:
+        while sessions or commands:
             try:
                 await self._control_plane.record(sessions, commands)
-                break
+                return
             except ControlPlaneRefused as error:
                 log.error("records_refused", sandbox_id=self._sandbox_id, reason=str(error))
-                break
+                return
             except ControlPlaneError as error:
                 log.warning("records_delayed", sandbox_id=self._sandbox_id, reason=str(error))
                 await self._clock.sleep(RETRY_SECONDS)
-        self._told = int(events[-1]["number"])
 
 
 def _reason(error: Exception) -> str:
@@ -276,6 +322,14 @@ class _Records:
                 created = self._sessions.pop(session_id, at)
                 sessions[session_id] = SessionRecord(self._sandbox_id, session_id, created, ended_at=at)
         return list(sessions.values()), list(commands.values())
+
+    def ended(self, at: datetime) -> tuple[list[SessionRecord], list[CommandRecord]]:
+        """What is still open, ended by force."""
+        sessions = [SessionRecord(self._sandbox_id, key, began, ended_at=at) for key, began in self._sessions.items()]
+        commands = [replace(record, finished_at=at, exit_code=KILLED) for record in self._commands.values()]
+        self._sessions.clear()
+        self._commands.clear()
+        return sessions, commands
 
     def _command(self, event: dict[str, Any], session_id: str, command_id: str, at: datetime) -> CommandRecord:
         key = (session_id, command_id)
