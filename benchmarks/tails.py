@@ -1,4 +1,4 @@
-"""How many tails the runner holds on daemons, and what the proxy did for its followers; the parts tell it."""
+"""How many tails the runner holds on daemons: it is asked over its own socket, as a proxy asks it."""
 
 import http.client
 import json
@@ -42,18 +42,6 @@ class TailWatch:
         while not self._done.wait(EVERY_SECONDS):
             self.most = max(self.most, int(_ask(self._socket, self._token)["tails"]))
             self.asked += 1
-
-
-def proxy_stats(instance: Instance) -> dict[str, int]:
-    """The proxy's counters of everything that was followed."""
-    connection = http.client.HTTPConnection(instance.host, instance.port, timeout=ANSWER_SECONDS)
-    try:
-        connection.request("GET", "/health", headers={"Authorization": f"Bearer {instance.api_key}"})
-        body: dict[str, Any] = json.loads(connection.getresponse().read())
-        found: dict[str, int] = body["follow"]
-        return found
-    finally:
-        connection.close()
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -17,33 +17,12 @@ from sandyard import __version__
 from sandyard.cli import COMMANDS, main
 from tests.contract.running import Combination, Instance, start
 from tests.contract.toolbox import Toolbox
+from tests.sandyard.command import COMPILED, SANDYARD, SECONDS, clean_environment, sandyard
 from tests.sandyard.leftovers import mounts_of, processes_of
 
-SANDYARD = str(Path(sys.executable).with_name("sandyard"))
-SECONDS = 60
 USAGE_ERROR = 2
-COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
-"""Each command is a process of its own: compiling every module again for each would take most of the time."""
 
 Start = Callable[..., Instance]
-
-
-def _clean_environment(**more: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("DAYTONA_", "SANDYARD_"))}
-    return {**inherited, **COMPILED, **more}
-
-
-def sandyard(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end."""
-    return subprocess.run(
-        [SANDYARD, *map(str, arguments)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        env=_clean_environment(**environment),
-        check=False,
-    )
 
 
 def _namespaces_work() -> bool:
@@ -246,7 +225,7 @@ def test_run_passes_a_signal_on_and_still_removes_everything(tmp_path: Path) -> 
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env=_clean_environment(TMPDIR=str(tmp_path)),
+        env=clean_environment(TMPDIR=str(tmp_path)),
     )
     assert process.stdout is not None
     with process.stdout as output:
@@ -388,7 +367,7 @@ def test_doctor_succeeds_where_a_runtime_works(tmp_path: Path) -> None:
 def test_doctor_fails_where_no_runtime_works_and_names_the_way_out(tmp_path: Path) -> None:
     # As in a default, unprivileged container: root by name, and may make no namespaces.
     command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", SANDYARD, "doctor", "--data-dir", str(tmp_path)]
-    environment = _clean_environment(DOCKER_HOST=f"unix://{tmp_path}/nothing", COLUMNS="300")
+    environment = clean_environment(DOCKER_HOST=f"unix://{tmp_path}/nothing", COLUMNS="300")
     done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "--isolation none" in done.stdout
