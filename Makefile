@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SANDYARD_ARGS ?=
 
-.PHONY: help setup check test test-all up bench docs lock images clients clean
+.PHONY: help setup check test test-all up bench docs lock image clients clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ test: setup ## The tests; what needs Docker, PostgreSQL or Redis is skipped, wit
 
 test-all: setup ## The full matrix and the long forms
 	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -rs
+
+image: ## Build our image; docs/subsystems/docker.md has the arguments for closed networks
+	docker build --tag sandyard:local .
 
 clients: setup ## Fetch the client libraries that tests/contract drives
 	$(BIN)/python scripts/client-environments
