@@ -89,3 +89,11 @@ def test_nothing_of_the_daemon_is_inherited_by_user_processes(daemon: Daemon) ->
         daemon.execute("ulimit -n").json["result"]
         == subprocess.run(["sh", "-c", "ulimit -n"], capture_output=True, text=True, check=True).stdout
     )
+
+
+def test_a_huge_answer_is_made_while_it_is_sent(daemon: Daemon) -> None:
+    daemon.session()
+    assert len(daemon.run("head -c 40000000 /dev/zero | tr '\\0' x")["stdout"]) == 40_000_000
+    peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.process.pid}/status").read_text())
+    assert peak is not None
+    assert int(peak[1]) < 40_000  # 21 MB with answers of 500 MB too
