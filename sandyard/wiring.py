@@ -1,5 +1,6 @@
 """The one place that turns settings into running parts. Embedded is nothing but the default values (design.md 2)."""
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from cryptography.fernet import Fernet
 
 from sandyard import __version__
@@ -18,7 +20,7 @@ from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
 from sandyard.serving import listen_tcp, listen_unix, serve
 from sandyard.settings import InvalidSetting, Settings
-from sandyard_api.app import open_control_plane
+from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_proxy.app import open_proxy
@@ -27,6 +29,11 @@ from sandyard_proxy.upstream import open_upstream
 from sandyard_runner.app import Leave, RunnerOptions, open_runner
 from sandyard_runner.client import HttpRunner
 from sandyard_runner.runtime.contract import Runtime
+
+RUNNER_SECONDS = 30.0
+"""How long a start waits for its own runner; beyond that requests find out, and are answered all the same."""
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +133,18 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 options=proxy_options(settings),
             )
         )
+        await _wait_for_runner(plane)
         await stack.enter_async_context(serve(proxy, public))
         yield Embedded(_origin(settings, port), secrets.api_key, runtime)
+
+
+async def _wait_for_runner(plane: ControlPlane) -> None:
+    """Until then the first requests would meet a control plane that knows no runner, or only what was before."""
+    try:
+        async with asyncio.timeout(RUNNER_SECONDS):
+            await plane.runners.at_work()
+    except TimeoutError:
+        log.warning("runner_not_at_work", seconds=RUNNER_SECONDS)
 
 
 def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneOptions:

@@ -27,7 +27,7 @@ from sandyard_api.organizations.service import keep_default_organization
 from sandyard_api.origins import Origins
 from sandyard_api.problems import Problems
 from sandyard_api.runners import routes as runner_routes
-from sandyard_api.runners.service import Runners
+from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
 from sandyard_api.sandboxes import inspection as inspection_routes
 from sandyard_api.sandboxes import routes as sandbox_routes
 from sandyard_api.sandboxes.announcing import Announcer
@@ -67,6 +67,7 @@ class ControlPlane:
     """For runners and proxies only: `/internal`."""
     database: Database
     timers: Timers
+    runners: Runners
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class Services:
     dispatch: Dispatch
     job_hints: Wakeups
     changes: Wakeups
+    arrivals: Wakeups
     announcer: Announcer
 
     def dependencies(self) -> dict[str, Provide]:
@@ -115,8 +117,8 @@ async def open_control_plane(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
         services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
-        await stack.enter_async_context(services.changes.listening())
-        await stack.enter_async_context(services.job_hints.listening())
+        for hints in (services.changes, services.job_hints, services.arrivals):
+            await stack.enter_async_context(hints.listening())
         events = EventGateway(bus, services.keys)
         await stack.enter_async_context(events.running())
         timers = Timers(
@@ -130,22 +132,25 @@ async def open_control_plane(
         await stack.enter_async_context(timers.running())
         problems = Problems(clock)
         public = public_app(services, events, problems, options)
-        yield ControlPlane(public, internal_app(services, problems, options), database, timers)
+        yield ControlPlane(public, internal_app(services, problems, options), database, timers, services.runners)
 
 
 def build_services(
     database: Database, bus: Bus, seal: Seal, *, clock: Clock, ids: IdSource, options: ControlPlaneOptions
 ) -> Services:
     """Every service, each given what it needs."""
-    changes, job_hints = Wakeups(bus, clock, CHANNEL_SANDBOXES), Wakeups(bus, clock, CHANNEL_JOBS)
+    changes, job_hints, arrivals = (
+        Wakeups(bus, clock, channel) for channel in (CHANNEL_SANDBOXES, CHANNEL_JOBS, CHANNEL_RUNNERS)
+    )
     announcer = Announcer(bus, changes, job_hints)
-    runners = Runners(database, clock, lost_seconds=options.runner_lost_seconds)
+    runners = Runners(database, clock, arrivals, lost_seconds=options.runner_lost_seconds)
     return Services(
         database=database,
         health=Health(database, bus),
         options=options,
         changes=changes,
         job_hints=job_hints,
+        arrivals=arrivals,
         announcer=announcer,
         runners=runners,
         keys=ApiKeys(database, clock),

@@ -98,9 +98,29 @@ async def test_create_answers_in_time_when_the_runner_is_slow(tmp_path: object) 
 
 
 async def test_without_a_runner_nothing_is_created(tmp_path: object) -> None:
-    async with open_world(f"sqlite:///{tmp_path}/test.db") as world:
+    async with open_world(f"sqlite:///{tmp_path}/test.db", wait_seconds=0.2) as world:
         answer = await world.client.call("POST", "/sandbox", {})
+        left = await world.client.call("GET", "/sandbox")
     assert (answer.status, answer.json["message"]) == (400, "No available runners")
+    assert left.json["items"] == []
+
+
+async def test_create_waits_for_the_first_runner(tmp_path: object) -> None:
+    async with open_world(f"sqlite:///{tmp_path}/test.db") as world:
+        creating = asyncio.create_task(world.client.call("POST", "/sandbox", {}))
+        answered, _ = await asyncio.wait({creating}, timeout=0.3)
+        assert not answered
+        async with world.runner.working():
+            answer = await creating
+    assert (answer.status, answer.json["state"]) == (200, "started")
+
+
+async def test_a_runner_is_at_work_when_it_asks_for_jobs(world: World) -> None:
+    at_work = asyncio.create_task(world.plane.runners.at_work())
+    await world.runner.beat()
+    assert not at_work.done()
+    await world.runner.claim()
+    await asyncio.wait_for(at_work, 5)
 
 
 async def test_deleting_while_creating_voids_the_job(world: World) -> None:

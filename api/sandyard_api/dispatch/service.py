@@ -72,6 +72,7 @@ class Dispatch:
 
     async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> list[Job]:
         """Jobs for that runner, waiting for the first one; nothing is claimed for a runner that hung up."""
+        self._runners.note_at_work()
         deadline = self._clock.monotonic() + request.wait_seconds
         while not is_gone():
             if jobs := await self._claim_now(request):

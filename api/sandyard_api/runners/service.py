@@ -1,5 +1,6 @@
 """Runners: who they are and whether they are alive."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
@@ -10,15 +11,22 @@ from sandyard.clock import Clock
 from sandyard_api.database import Database
 from sandyard_api.errors import BadRequest
 from sandyard_api.runners.models import Runner
+from sandyard_api.wakeups import Wakeups
+
+CHANNEL_RUNNERS = "runners"
+"""Hint between replicas: a runner is there. Payload: `ANYBODY`."""
+ANYBODY = "any"
 
 
 class Runners:
     """The registry of runners, kept by their heartbeats."""
 
-    def __init__(self, database: Database, clock: Clock, *, lost_seconds: float) -> None:
+    def __init__(self, database: Database, clock: Clock, arrivals: Wakeups, *, lost_seconds: float) -> None:
         self._database = database
         self._clock = clock
+        self._arrivals = arrivals
         self._lost = timedelta(seconds=lost_seconds)
+        self._at_work = asyncio.Event()
 
     async def beat(self, runner_id: str, *, url: str, runtime: str, capabilities: Mapping[str, object]) -> None:
         """Register a runner, or note that it is alive and where."""
@@ -29,6 +37,7 @@ class Runners:
                 row = Runner(id=runner_id, created_at=now)
                 db.add(row)
             row.url, row.runtime, row.capabilities, row.last_seen_at = url, runtime, dict(capabilities), now
+        await self._arrivals.announce(ANYBODY)
 
     async def all(self) -> Sequence[Runner]:
         """Every runner that was ever seen, by id."""
@@ -39,12 +48,28 @@ class Runners:
         """Whether it was heard of lately."""
         return self._clock.now() - runner.last_seen_at <= self._lost
 
-    async def require_one(self, db: AsyncSession) -> None:
-        """Raise `BadRequest` when nobody could take a new sandbox."""
-        seen = await db.scalar(select(Runner.id).where(Runner.last_seen_at >= self._clock.now() - self._lost).limit(1))
-        if seen is None:
-            raise BadRequest("No available runners")
+    async def wait_for_one(self, deadline: float) -> None:
+        """Return when somebody can take a new sandbox. Raises `BadRequest` at `deadline` of the monotonic clock."""
+        with self._arrivals.watch(ANYBODY) as watch:
+            while not await self._is_one_alive():
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    raise BadRequest("No available runners")
+                await watch.wait(left)
+
+    def note_at_work(self) -> None:
+        """A runner asked for jobs: it is registered, and has compared its sandboxes with what we believed of them."""
+        self._at_work.set()
+
+    async def at_work(self) -> None:
+        """Return when a runner has asked this process for jobs since it started."""
+        await self._at_work.wait()
 
     async def url(self, db: AsyncSession, runner_id: str | None) -> str | None:
         """Base URL of a runner's API."""
         return await db.scalar(select(Runner.url).where(Runner.id == runner_id))
+
+    async def _is_one_alive(self) -> bool:
+        async with self._database.reading() as db:
+            since = self._clock.now() - self._lost
+            return await db.scalar(select(Runner.id).where(Runner.last_seen_at >= since).limit(1)) is not None

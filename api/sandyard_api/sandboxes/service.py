@@ -58,17 +58,18 @@ class Sandboxes:
 
         Raises `Conflict` for a name that is taken and `BadRequest` without a runner.
         """
-        sandbox_id = self._ids.uuid()
+        sandbox_id, deadline = self._ids.uuid(), self._clock.monotonic() + self._wait_seconds
+        # A runner may be a moment later than we are; whoever asked in between shall not have to ask again.
+        await self._runners.wait_for_one(deadline)
         with self._changes.watch(sandbox_id) as watch:
             try:
                 async with self._database.transaction() as db:
-                    await self._runners.require_one(db)
                     row = await self._insert(db, organization_id, sandbox_id, wanted)
             except IntegrityError as error:
                 raise Conflict(f"Sandbox with name {wanted.name} already exists") from error
             await self._announcer.moved(Move(row, None))
             await self._announcer.job_written(ANY_RUNNER)
-            return row if row.dockerfile is not None else await self._wait(sandbox_id, watch)
+            return row if row.dockerfile is not None else await self._wait(sandbox_id, watch, deadline)
 
     async def get(self, organization_id: str, key: str) -> Sandbox:
         """By id, destroyed ones included; else by name among the living."""
@@ -186,11 +187,10 @@ class Sandboxes:
             await self.announce(done)
             if done[-1].row.desired is Desired.DESTROYED:
                 return done[-1].row
-            return await self._wait(sandbox_id, watch)
+            return await self._wait(sandbox_id, watch, self._clock.monotonic() + self._wait_seconds)
 
-    async def _wait(self, sandbox_id: str, watch: Watch) -> Sandbox:
+    async def _wait(self, sandbox_id: str, watch: Watch, deadline: float) -> Sandbox:
         """The row when it came to rest, or as it is when the time is over."""
-        deadline = self._clock.monotonic() + self._wait_seconds
         while True:
             async with self._database.reading() as db:
                 row = await db.get_one(Sandbox, sandbox_id)
