@@ -94,7 +94,9 @@ class _Proxy:
             log.exception("request_failed", path=scope["path"])
             await answer_error(scope, receive, once, ProxyError("an unexpected error occurred"))
 
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send, destination: Destination | None) -> None:
+    async def _dispatch(
+        self, scope: Scope, receive: Receive, send: AnswerOnce, destination: Destination | None
+    ) -> None:
         if destination is not None:
             await self.sandboxes.serve(scope, receive, send, destination)
         elif raw_path(scope) == b"/health" and scope["type"] == "http":

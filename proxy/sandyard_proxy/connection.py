@@ -13,7 +13,7 @@ from typing import cast
 import httptools
 
 from sandyard_proxy.asgi import Headers
-from sandyard_proxy.errors import BrokenExchange
+from sandyard_proxy.errors import BrokenExchange, NotDelivered
 
 HIGH_WATER = 1 << 20
 """Bytes that may wait unread before the peer is held back."""
@@ -71,6 +71,8 @@ class HttpConnection(asyncio.Protocol):
 
     async def send_head(self, method: str, target: bytes, headers: Headers, first: bytes = b"") -> None:
         """Begin an exchange; `first` goes out in the same piece."""
+        if self.closed:
+            raise NotDelivered("bad gateway: the sandbox's daemon does not answer")
         self._begin(method)
         lines = [method.encode("ascii"), b" ", target, b" HTTP/1.1\r\n"]
         for key, value in headers:

@@ -12,7 +12,7 @@ from sandyard_daemon.client import DOOR_NAME, DoorBusy, DoorMissing, DoorRefused
 from sandyard_daemon.wire import DOOR_HEADER
 from sandyard_proxy.asgi import Headers
 from sandyard_proxy.connection import HttpConnection
-from sandyard_proxy.errors import DoorReplaced, DoorUnreachable
+from sandyard_proxy.errors import DoorReplaced, DoorUnreachable, NotDelivered
 from sandyard_proxy.pool import ConnectionPool
 from sandyard_runner.client import RunnerClient, RunnerUnreachable
 
@@ -125,7 +125,7 @@ class Doors:
             _, connection = await asyncio.get_running_loop().create_connection(HttpConnection, sock=door)
         except OSError as error:
             door.close()
-            raise DoorUnreachable("bad gateway: the sandbox's daemon does not answer") from error
+            raise NotDelivered("bad gateway: the sandbox's daemon does not answer") from error
         except BaseException:
             door.close()
             raise
@@ -137,7 +137,7 @@ class Doors:
             try:
                 return await self._runners.get(route.runner_url).connect_door(route.sandbox_id)
             except RunnerUnreachable as error:
-                raise DoorUnreachable("bad gateway: the sandbox's runner does not answer") from error
+                raise NotDelivered("bad gateway: the sandbox's runner does not answer") from error
         while True:
             try:
                 return connect_door(directory / DOOR_NAME)
@@ -148,7 +148,7 @@ class Doors:
                     "bad gateway: a program in the sandbox replaced the sandbox's own socket; restart the sandbox"
                 ) from error
             except DoorMissing as error:
-                raise DoorUnreachable("bad gateway: the sandbox's daemon does not answer") from error
+                raise NotDelivered("bad gateway: the sandbox's daemon does not answer") from error
 
     def _trim(self) -> None:
         for sandbox_id, door in list(self._doors.items())[: max(0, len(self._doors) - self.MAX_DOORS)]:

@@ -8,6 +8,7 @@ ProxyError
 ├── ForeignHost           403  a Host that is not ours
 ├── NotFound              404  sandbox, session, command
 ├── DoorUnreachable       502  the sandbox's daemon does not answer
+│   ├── NotDelivered      502  the daemon did not take the request; safe to repeat
 │   ├── DoorReplaced      502  something else stands where the daemon's socket was
 │   └── BrokenExchange    502  the connection ended within an exchange
 ├── ControlPlaneAway      503  the control plane does not answer
@@ -82,6 +83,10 @@ class DoorUnreachable(ProxyError):
 
     status = HTTPStatus.BAD_GATEWAY
     code = "BAD_GATEWAY"
+
+
+class NotDelivered(DoorUnreachable):
+    """The daemon did not take the request: its door is not there, or asks for another secret. Safe to repeat."""
 
 
 class DoorReplaced(DoorUnreachable):

@@ -5,11 +5,14 @@ import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from http import HTTPStatus
 
+from sandyard_daemon.wire import OWN_ERROR_HEADER
 from sandyard_proxy.asgi import Headers, Message, Receive, Send, end_to_end, header
 from sandyard_proxy.connection import HttpConnection, ResponseHead
-from sandyard_proxy.errors import BrokenExchange
+from sandyard_proxy.errors import BrokenExchange, NotDelivered
 
+OWN_ERROR = OWN_ERROR_HEADER.lower().encode()
 Lend = Callable[[], AbstractAsyncContextManager[HttpConnection]]
 """Gives a connection for one exchange."""
 
@@ -66,6 +69,12 @@ async def forward(
             if upload.more:
                 connection.close()  # half a request was sent; nothing else can follow it
     return head.status
+
+
+def refuse_stale(head: ResponseHead) -> None:
+    """Raise `NotDelivered` when a daemon refused our secret: it is of an earlier start."""
+    if head.status == HTTPStatus.UNAUTHORIZED and header(head.headers, OWN_ERROR) is not None:
+        raise NotDelivered("bad gateway: the sandbox was restarted just now; try again")
 
 
 def answer_headers(head: ResponseHead) -> Headers:

@@ -5,25 +5,25 @@ from http import HTTPStatus
 from urllib.parse import urlsplit
 
 from sandyard_api.jobs.wire import Route
-from sandyard_daemon.wire import OWN_ERROR_HEADER
 from sandyard_proxy.activity import Activity
+from sandyard_proxy.answers import AnswerOnce
 from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, header, text_header
 from sandyard_proxy.auth import Credential, Entry, cookie_for, forwarded_headers, let_in
 from sandyard_proxy.connection import ResponseHead
 from sandyard_proxy.cors import answer_preflight, is_preflight
 from sandyard_proxy.destinations import Destination, Mount, forwarded_query
 from sandyard_proxy.doors import Doors
-from sandyard_proxy.errors import DoorUnreachable, NotFound, NotStarted
+from sandyard_proxy.errors import DoorUnreachable, NotDelivered, NotFound, NotStarted
 from sandyard_proxy.follow.routes import FollowRoutes, log_of, read_request, wants_follow
-from sandyard_proxy.forward import Outgoing, forward
+from sandyard_proxy.forward import OWN_ERROR, Outgoing, forward, refuse_stale
 from sandyard_proxy.forwarded import SCHEMES, origin_headers, without_origin
+from sandyard_proxy.replay import Replay
 from sandyard_proxy.route_table import RouteTable
 from sandyard_proxy.tunnel import tunnel
 
 STARTED = "started"
 GONE = frozenset({"destroyed", "destroying"})
 SKIP_ACTIVITY = b"x-daytona-skip-last-activity-update"
-OWN_ERROR = OWN_ERROR_HEADER.lower().encode()
 SHIELDED = frozenset((b"content-security-policy", b"x-content-type-options"))
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  compared, not bound
 
@@ -37,7 +37,7 @@ class SandboxRoutes:
         self._follow = follow
         self._activity = activity
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send, destination: Destination) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: AnswerOnce, destination: Destination) -> None:
         """Answer one request. Raises `ProxyError` before anything was answered, and `ClientGone`."""
         if is_preflight(scope):
             await answer_preflight(scope, send)
@@ -49,12 +49,24 @@ class SandboxRoutes:
         counts = (text_header(scope["headers"], SKIP_ACTIVITY) or "").lower() != "true"
         with self._activity.using(route.sandbox_id, counts=counts):
             try:
-                await self._deliver(scope, receive, send, destination, Entry(route, entry.credential))
+                await self._deliver_again(scope, Replay(receive), send, destination, Entry(route, entry.credential))
             except DoorUnreachable:
                 # It may have been stopped since the route was remembered; that is the better answer then.
                 await self._running(replace(route, state="unreachable"), destination)
                 self._routes.forget(route.sandbox_id)
                 raise
+
+    async def _deliver_again(
+        self, scope: Scope, receive: Replay, send: AnswerOnce, destination: Destination, entry: Entry
+    ) -> None:
+        """Deliver; once more by a fresh route when the remembered one led to no daemon."""
+        try:
+            await self._deliver(scope, receive, send, destination, entry)
+        except NotDelivered:
+            if send.begun or not receive.rewind():
+                raise
+            route = await self._running(replace(entry.route, state="unreachable"), destination)
+            await self._deliver(scope, receive, send, destination, Entry(route, entry.credential))
 
     async def _deliver(
         self, scope: Scope, receive: Receive, send: Send, destination: Destination, entry: Entry
@@ -90,11 +102,7 @@ class SandboxRoutes:
             return
 
         def rewrite(head: ResponseHead) -> Headers:
-            if head.status == HTTPStatus.UNAUTHORIZED and header(head.headers, OWN_ERROR) is not None:
-                self._routes.forget(
-                    entry.route.sandbox_id
-                )  # a secret of an earlier start; the next request has the new one
-                raise DoorUnreachable("bad gateway: the sandbox was restarted just now; try again")
+            refuse_stale(head)
             return _rewritten(scope, destination, entry, head)
 
         await forward(receive, send, door.lend, outgoing, rewrite)

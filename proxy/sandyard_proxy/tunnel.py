@@ -14,7 +14,7 @@ from wsproto.utilities import LocalProtocolError, RemoteProtocolError
 from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, text_header
 from sandyard_proxy.connection import HttpConnection, ResponseHead
 from sandyard_proxy.errors import BrokenExchange
-from sandyard_proxy.forward import ClientGone, Lend, Outgoing
+from sandyard_proxy.forward import ClientGone, Lend, Outgoing, refuse_stale
 
 ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """*Source:* RFC 6455, section 1.3."""
@@ -38,6 +38,7 @@ async def tunnel(scope: Scope, receive: Receive, send: Send, lend: Lend, outgoin
         await connection.send_head("GET", outgoing.target, _upgrade_headers(scope, outgoing.headers, key))
         head = await connection.head()
         if head.status != 101:
+            refuse_stale(head)
             await _refuse(scope, send, connection, head)
             return
         _check(head, key)

@@ -205,6 +205,37 @@ async def test_a_secret_of_an_earlier_start_is_replaced_by_the_next_request(yard
         assert answer.status == 200
 
 
+async def remember_an_old_secret(yard: Yard) -> None:
+    """The proxy's route is of an earlier start, and no hint tells it."""
+    yard.control_plane.change(door_secret="old")
+    await yard.bus.publish(CHANNEL_ROUTES, SANDBOX.encode())
+    await expect(yard, 404, "NOT_FOUND", f"{yard.toolbox}/_daemon/x", Authorization=f"Bearer {KEY}")
+    yard.control_plane.change(door_secret=SECRET)
+
+
+async def test_a_request_that_meets_a_new_start_is_repeated_with_its_body(yard: Yard) -> None:
+    for body in (b"", b"body", bytes(1 << 16)):
+        await remember_an_old_secret(yard)
+        async with yard.client.post(f"{yard.toolbox}/x", data=body, headers=yard.key) as answer:
+            assert answer.status == 200
+            assert (await answer.json())["body"].encode() == body[:1000]
+
+
+async def test_a_websocket_that_meets_a_new_start_is_repeated(yard: Yard) -> None:
+    await remember_an_old_secret(yard)
+    async with yard.client.ws_connect(f"{yard.toolbox}/proxy/3000/", headers=yard.key) as socket_of_client:
+        await socket_of_client.send_str("hello")
+        assert await socket_of_client.receive_str() == "hello"
+
+
+async def test_a_body_too_long_to_keep_is_not_repeated(yard: Yard) -> None:
+    await remember_an_old_secret(yard)
+    async with yard.client.post(f"{yard.toolbox}/x", data=bytes(1 << 17), headers=yard.key) as answer:
+        assert answer.status == 502
+    async with yard.client.get(f"{yard.toolbox}/x", headers=yard.key) as answer:
+        assert answer.status == 200
+
+
 async def test_a_door_that_is_no_socket_or_not_there_is_a_502(yard: Yard) -> None:
     other = "11111111-5b5e-4a53-9f6e-3b6f5a0f7a11"
     first = yard.control_plane.routes[0]

@@ -9,6 +9,7 @@ from sandyard_daemon.wire import FrameDecoder, LogFrame, LogHead
 from sandyard_proxy.connection import HttpConnection
 from sandyard_proxy.doors import Door
 from sandyard_proxy.errors import BrokenExchange, ProxyError
+from sandyard_proxy.forward import refuse_stale
 
 MAX_REFUSAL_BYTES = 1 << 16
 
@@ -73,6 +74,7 @@ class DaemonLog:
         headers = [(b"host", b"sandbox"), *self._door.credentials]
         await connection.send_head("GET", f"{self._path}?{query}".encode(), headers)
         head = await connection.head()
+        refuse_stale(head)
         if head.status != 200:
             body = b""
             async for chunk in _body(connection):
