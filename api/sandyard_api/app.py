@@ -169,13 +169,7 @@ def build_services(
             wait_seconds=options.wait_seconds,
         ),
         dispatch=Dispatch(
-            database,
-            clock,
-            ids,
-            seal=seal,
-            runners=runners,
-            announcer=announcer,
-            lease_seconds=options.lease_seconds,
+            database, clock, ids, seal=seal, runners=runners, announcer=announcer, lease_seconds=options.lease_seconds
         ),
     )
 

@@ -5,12 +5,9 @@ from datetime import datetime
 import msgspec
 from litestar import Router, get
 from litestar.di import NamedDependency as Given
-from sqlalchemy import select
 
-from sandyard_api.database import Database
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.origins import Origin
-from sandyard_api.sandboxes.models import StateChange
 from sandyard_api.sandboxes.schemas import SandboxDto, full
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import Desired, Observed
@@ -40,18 +37,13 @@ class Inspection(msgspec.Struct, rename="camel"):
 @get("/{sandbox_ref:str}")
 async def inspect(
     sandboxes: Given[Sandboxes],
-    database: Given[Database],
     grant: Given[KeyGrant],
     origin: Given[Origin],
     key: Given[str],
 ) -> Inspection:
     """A sandbox with its history."""
-    row = await sandboxes.get(grant.organization_id, key)
-    async with database.reading() as db:
-        changes = await db.scalars(
-            select(StateChange).where(StateChange.sandbox_id == row.id).order_by(StateChange.number)
-        )
-        history = [ChangeView(c.at, c.observed, c.desired, c.shown, c.cause) for c in changes]
+    row, changes = await sandboxes.history(grant.organization_id, key)
+    history = [ChangeView(c.at, c.observed, c.desired, c.shown, c.cause) for c in changes]
     return Inspection(full(row, origin.toolbox_url), row.observed, row.desired, row.image, history)
 
 

@@ -1,5 +1,6 @@
 """What can be done with sandboxes: create, find, start, stop, delete, and wait for it."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from sandyard_api.jobs.wire import JobKind
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
-from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox
+from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
 from sandyard_api.sandboxes.requests import NewSandbox
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Request, Shown
@@ -75,6 +76,13 @@ class Sandboxes:
         """By id, destroyed ones included; else by name among the living."""
         async with self._database.reading() as db:
             return await find(db, organization_id, key)
+
+    async def history(self, organization_id: str, key: str) -> tuple[Sandbox, Sequence[StateChange]]:
+        """One as `get` finds it, and its changes of state, oldest first."""
+        async with self._database.reading() as db:
+            row = await find(db, organization_id, key)
+            of_row = select(StateChange).where(StateChange.sandbox_id == row.id)
+            return row, (await db.scalars(of_row.order_by(StateChange.number))).all()
 
     async def start(self, organization_id: str, key: str) -> Sandbox:
         """Start and wait. Starting a started one changes nothing."""
