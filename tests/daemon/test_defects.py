@@ -491,7 +491,9 @@ def test_d39_deleting_a_session_kills_all_it_ever_started(daemon: Daemon) -> Non
         "setsid sh -c 'echo $$ >> pids; sleep 100' & (setsid sh -c 'echo $$ >> pids; sleep 100' &);"
         'sh -c \'(trap "" TERM HUP; echo $$ > /dev/null; sh -c "echo \\$\\$ >> pids; sleep 100; sleep 100") &\''
     )
-    pids = eventually(lambda: (lines := (daemon.home / "pids").read_text().split()) and len(lines) == 5 and lines)
+    written = daemon.home / "pids"
+    written.touch()
+    pids = eventually(lambda: (lines := written.read_text().split()) and len(lines) == 5 and lines)
     began = time.monotonic()
     assert daemon.ask("DELETE", "/process/session/s").status == 204
     assert time.monotonic() - began < 6
@@ -527,7 +529,9 @@ def test_d39_shutdown_ends_all_sessions_side_by_side(daemon: Daemon) -> None:
     for number in range(5):
         daemon.session(f"s{number}")
         daemon.start("trap '' TERM; echo $$ >> pids; while :; do sleep 1; done", f"s{number}")
-    pids = eventually(lambda: (lines := (daemon.home / "pids").read_text().split()) and len(lines) == 5 and lines)
+    written = daemon.home / "pids"
+    written.touch()
+    pids = eventually(lambda: (lines := written.read_text().split()) and len(lines) == 5 and lines)
     began = time.monotonic()
     daemon.process.terminate()
     assert daemon.process.wait(10) == 0
