@@ -34,7 +34,7 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.service import Sandboxes
-from sandyard_api.sealing import Seal, check_key
+from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.timers import Timers

@@ -6,7 +6,7 @@ from sandyard_api.jobs.models import JobRow
 from sandyard_api.organizations.models import Organization
 from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
-from sandyard_api.sealing import SealCheck
+from sandyard_api.sealing.models import SealCheck
 from sandyard_api.sessions.models import Session, SessionCommand
 from sandyard_api.users.models import User
 

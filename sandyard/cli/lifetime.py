@@ -15,7 +15,7 @@ import structlog
 from sandyard.bus import BusError
 from sandyard.keeping import DataDirectoryInUse
 from sandyard.settings import InvalidSetting
-from sandyard_api.sealing import WrongKey
+from sandyard_api.sealing.service import WrongKey
 from sandyard_runner.errors import RunnerError
 
 Result = TypeVar("Result")

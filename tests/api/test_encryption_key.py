@@ -4,7 +4,8 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import delete
 
-from sandyard_api.sealing import SealCheck, WrongKey
+from sandyard_api.sealing.models import SealCheck
+from sandyard_api.sealing.service import WrongKey
 from tests.api.conftest import open_world
 
 

@@ -12,7 +12,7 @@ from sandyard_api.api_keys.models import ApiKey
 from sandyard_api.database import Database
 from sandyard_api.errors import Unauthorized
 from sandyard_api.jobs.wire import KeyGrant
-from sandyard_api.sealing import fingerprint
+from sandyard_api.sealing.service import fingerprint
 
 OWNER_KEY_NAME = "owner"
 PERMISSIONS = (

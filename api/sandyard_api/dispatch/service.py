@@ -30,7 +30,7 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
-from sandyard_api.sealing import Seal, fingerprint
+from sandyard_api.sealing.service import Seal, fingerprint
 from sandyard_api.wakeups import Watch
 
 MAX_CLAIM = 32

@@ -21,7 +21,7 @@ from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
 from sandyard_api.sandboxes.requests import NewSandbox
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Request, Shown
-from sandyard_api.sealing import Seal, fingerprint
+from sandyard_api.sealing.service import Seal, fingerprint
 from sandyard_api.wakeups import Wakeups, Watch
 
 RESTING = frozenset({Shown.STARTED, Shown.STOPPED, Shown.ERROR, Shown.BUILD_FAILED, Shown.DESTROYED})

@@ -5,10 +5,10 @@ import hashlib
 from cryptography.fernet import Fernet, InvalidToken
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import Mapped, mapped_column
 
-from sandyard_api.database import Base, Database
+from sandyard_api.database import Database
 from sandyard_api.sandboxes.models import Sandbox
+from sandyard_api.sealing.models import SealCheck
 
 CHECK_ID = "encryption-key"
 CHECK_TEXT = "sandyard"
@@ -16,15 +16,6 @@ CHECK_TEXT = "sandyard"
 
 class WrongKey(RuntimeError):
     """The encryption key is not the one that the database was written with, or none at all."""
-
-
-class SealCheck(Base):
-    """A text sealed at the first start, by which later starts know the key again."""
-
-    __tablename__ = "seal_checks"
-
-    id: Mapped[str] = mapped_column(primary_key=True)
-    sealed: Mapped[str]
 
 
 def fingerprint(token: str) -> str:
