@@ -39,11 +39,19 @@ def used(instance: Instance) -> tuple[Toolbox, dict[str, Any]]:
     return box, ran
 
 
+def sandbox_of(instance: Instance, box: Toolbox) -> dict[str, Any]:
+    """The sandbox as the API tells it now."""
+    found: dict[str, Any] = request(
+        "GET", f"{instance.api_url}/sandbox/{box.id}", headers=authorization(instance)
+    ).json()
+    return found
+
+
 def assert_usable_again(instance: Instance, box: Toolbox, ran: dict[str, Any]) -> None:
     """The sandbox starts, has its file, and its old command's record is readable."""
     records = box_records(instance, box, ran["cmdId"])
     assert records["exitCode"] == 5
-    state = request("GET", f"{instance.api_url}/sandbox/{box.id}", headers=authorization(instance)).json()
+    state = sandbox_of(instance, box)
     if state["state"] != "started":
         assert state["state"] == "stopped", state
         started = request("POST", f"{instance.api_url}/sandbox/{box.id}/start", headers=authorization(instance))
@@ -93,7 +101,11 @@ def test_after_kill_9_the_next_start_cleans_up_and_goes_on(tmp_path: Path) -> No
 def test_a_deleted_sandbox_s_commands_stay_readable(tmp_path: Path) -> None:
     with running(tmp_path) as instance:
         box, ran = used(instance)
-        box.delete()
+        box.delete()  # answers while the sandbox is still going away
+        deadline = time.monotonic() + RECORD_SECONDS
+        while sandbox_of(instance, box)["state"] != "destroyed":
+            assert time.monotonic() < deadline, "the sandbox was never destroyed"
+            time.sleep(0.02)
         assert box_records(instance, box, ran["cmdId"])["exitCode"] == 5
 
 
