@@ -52,10 +52,11 @@ bench: setup ## Measure, and write benchmarks/RESULTS.md
 docs: setup ## Write the generated documents again
 	$(BIN)/python -m scripts.documents
 
+# `--no-strip-extras`: pip takes `name[extra]>=1` for unpinned, once a newer release is out, where the lock holds only `name==1`.
 lock: setup ## Resolve the dependencies again
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra uvloop pyproject.toml -o requirements/base.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --extra uvloop --group dev pyproject.toml -o requirements/dev.txt
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url requirements/build.in -o requirements/build.txt
+	$(BIN)/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --extra uvloop pyproject.toml -o requirements/base.txt
+	$(BIN)/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url --extra uvloop --group dev pyproject.toml -o requirements/dev.txt
+	$(BIN)/uv pip compile --quiet --universal --no-strip-extras --python-version 3.11 --generate-hashes --no-emit-index-url requirements/build.in -o requirements/build.txt
 
 clean: ## Remove what make built
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache
