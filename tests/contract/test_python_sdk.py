@@ -35,10 +35,23 @@ pytestmark = [
 ]
 
 
+@contextlib.contextmanager
+def client(sandyard: Instance, api_key: str) -> Iterator[Daytona]:
+    """A client whose event socket ends with it.
+
+    Left alone, its thread reconnects for ever once the server is gone, and draws from the process's own random numbers.
+    """
+    opened = Daytona(DaytonaConfig(api_key=api_key, api_url=sandyard.api_url))
+    yield opened
+    if opened._event_dispatcher is not None:
+        opened._event_dispatcher.disconnect()
+
+
 @pytest.fixture
-def daytona(sandyard: Instance) -> Daytona:
+def daytona(sandyard: Instance) -> Iterator[Daytona]:
     """A client configured as by the two variables."""
-    return Daytona(DaytonaConfig(api_key=sandyard.api_key, api_url=sandyard.api_url))
+    with client(sandyard, sandyard.api_key) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -175,11 +188,11 @@ def test_a_second_session_of_the_same_name_is_a_conflict(sandbox: Sandbox) -> No
 
 
 def test_a_wrong_key_is_an_authentication_error_everywhere(sandyard: Instance, sandbox: Sandbox) -> None:
-    stranger = Daytona(DaytonaConfig(api_key="dtn_not_the_key", api_url=sandyard.api_url))
-    with pytest.raises(DaytonaAuthenticationError):
-        stranger.get(sandbox.id)
-    with pytest.raises(DaytonaAuthenticationError):
-        stranger.create()
+    with client(sandyard, "dtn_not_the_key") as stranger:
+        with pytest.raises(DaytonaAuthenticationError):
+            stranger.get(sandbox.id)
+        with pytest.raises(DaytonaAuthenticationError):
+            stranger.create()
 
 
 def test_an_unknown_snapshot_is_a_bad_request_that_names_it(daytona: Daytona) -> None:
