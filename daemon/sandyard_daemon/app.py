@@ -3,6 +3,7 @@
 import asyncio
 from _operator import _compare_digest  # what `hmac` itself uses; `hmac` would load OpenSSL for it
 
+from sandyard_daemon.areas import Areas
 from sandyard_daemon.diary import report
 from sandyard_daemon.errors import BadRequest, DaemonError, Internal, NotBuilt, Unauthorized, envelope
 from sandyard_daemon.http.messages import Answer, Handler, Request, Response, json_response
@@ -19,12 +20,15 @@ class Application:
     """Dispatches requests of the door."""
 
     def __init__(
-        self, secret: bytes, operations: dict[str, Handler], paths: dict[str, Handler], *, ports: Handler
+        self, secret: bytes, operations: dict[str, Handler], areas: Areas, paths: dict[str, Handler], *, ports: Handler
     ) -> None:
+        """`operations` are at hand, by operation id; the others are looked for in the `areas`."""
         self._secret = secret
         self._router = Router()
         for operation in OPERATIONS:
-            handler = operations.get(operation.operation_id) if operation.implemented else None
+            handler: Handler | None = None
+            if operation.implemented:
+                handler = operations.get(operation.operation_id) or areas.handler(operation)
             self._router.add(operation.method, operation.path, handler or _not_built(operation.operation_id))
         for path, handler in paths.items():
             self._router.add("GET", path, handler)

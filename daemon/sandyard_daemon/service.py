@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandyard_daemon.app import Application
+from sandyard_daemon.areas import Areas, Context
 from sandyard_daemon.children import Children
 from sandyard_daemon.client import DOOR_NAME
 from sandyard_daemon.diary import report
@@ -103,13 +104,14 @@ async def serve(arguments: Arguments) -> None:
         **logs.handlers(),
     }
     paths = InternalRoutes(sessions, events, logs).handlers()
-    server = Server(Application(secret, operations, paths, ports=PortRoutes().forward))
+    areas = Areas(Context(environment, children, state, executions))
+    server = Server(Application(secret, operations, areas, paths, ports=PortRoutes().forward))
     await server.listen(str(arguments.door_dir / DOOR_NAME))
     gc.collect()
     gc.freeze()  # supervisors are forked from here: a collection in one must not copy all these pages
     report("listening", door=str(arguments.door_dir / DOOR_NAME))
     await stopping.wait()
-    await sessions.close(SHUTDOWN_SECONDS)
+    await asyncio.gather(sessions.close(SHUTDOWN_SECONDS), areas.close())
     executions.close()
     events.close()
     await server.close(_REQUEST_GRACE_SECONDS)

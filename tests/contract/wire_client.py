@@ -99,11 +99,18 @@ class WebSocket:
     """One client connection. Raises `Refused` when the upgrade is; every wait has a deadline (`TimeoutError`)."""
 
     def __init__(
-        self, url: str, *, headers: Mapping[str, str] | None = None, protocols: Iterable[str] = (), connect_to: str = ""
+        self,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        protocols: Iterable[str] = (),
+        connect_to: str = "",
+        connected: socket.socket | None = None,
     ) -> None:
+        """`connected`: a connection to use instead of opening one to the URL's host or `connect_to`."""
         parts = urlsplit(url)
         default = 443 if parts.scheme in ("wss", "https") else 80
-        self._socket = socket.create_connection(
+        self._socket = connected or socket.create_connection(
             (connect_to or parts.hostname or "", parts.port or default), ANSWER_SECONDS
         )
         self._connection = WSConnection(ConnectionType.CLIENT)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pytest
 
 from sandyard_daemon.client import connect_door
 from sandyard_daemon.wire import DOOR_HEADER, FrameDecoder, LogFrame, Stream
+from tests.contract.wire_client import WebSocket
 
 SECRET = "door-secret-of-this-test"
 ROOT = Path(__file__).parents[2]
@@ -149,6 +150,15 @@ class Daemon:
         connection.sendall(request)
         self._open.append(connection)
         return connection
+
+    def websocket(
+        self, path: str, protocols: Iterable[str] = (), headers: Mapping[str, str] | None = None
+    ) -> WebSocket:
+        """A WebSocket of its own. Raises `wire_client.Refused`."""
+        connection = connect_door(self.door)
+        self._open.append(connection)
+        sent = {DOOR_HEADER: SECRET, **(headers or {})}
+        return WebSocket(f"ws://sandbox{path}", headers=sent, protocols=protocols, connected=connection)
 
     def raw_post(self, path: str, body: bytes) -> socket.socket:
         """A connection of its own with a whole POST sent."""

@@ -15,7 +15,7 @@ import sandyard_daemon
 from tests.daemon.conftest import SECRET, Daemon, eventually
 
 PACKAGE = Path(sandyard_daemon.__file__).parent
-ALLOWED = {"h11", "sandyard_daemon"}
+ALLOWED = {"h11", "wsproto", "sandyard_daemon"}
 """Lengthening this needs a decision record."""
 
 
@@ -24,7 +24,7 @@ def private_dirty_kib(pid: int) -> int:
     return sum(int(size) for size in re.findall(r"Private_Dirty:\s+(\d+) kB", smaps))
 
 
-def test_it_imports_the_standard_library_and_h11_only() -> None:
+def test_it_imports_the_standard_library_and_two_parsers_only() -> None:
     names = set()
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -77,6 +77,17 @@ def test_ten_thousand_idle_sessions_cost_records_only(daemon: Daemon) -> None:
     assert private_dirty_kib(daemon.process.pid) < 60_000
     assert daemon.run("echo still", "session-9999")["stdout"] == "still\n"
     assert daemon.execute("echo here").json["result"] == "here\n"
+
+
+def test_what_an_area_needs_is_not_loaded_at_the_start() -> None:
+    """What `service` imports is paid for in every sandbox; areas are loaded by their first request."""
+    program = "import sys, sandyard_daemon.service; print('\\n'.join(sys.modules))"
+    path = {"PYTHONPATH": os.pathsep.join(str(each) for each in (PACKAGE.parent, Path(h11.__file__).parents[1]))}
+    listed = subprocess.run([sys.executable, "-c", program], env=path, capture_output=True, text=True, check=True)
+    loaded = set(listed.stdout.split())
+    assert "sandyard_daemon.areas" in loaded
+    heavy = {"wsproto", "zlib", "email", "multipart", "shutil", "tempfile", "pty", "argparse", "uuid", "hashlib"}
+    assert not loaded & heavy
 
 
 def test_nothing_of_the_daemon_is_inherited_by_user_processes(daemon: Daemon) -> None:
