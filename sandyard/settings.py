@@ -51,6 +51,9 @@ class Settings:
     trust_forwarded: Annotated[
         bool, "Believe X-Forwarded-Host and -Proto: a proxy that sets them stands before us."
     ] = False
+    preview_warning: Annotated[
+        bool, "Show browsers a page that warns of foreign content before a preview, once a day."
+    ] = False
     runner_id: Annotated[str, "Name of this runner in the database; stays the same over restarts."] = "local"
     doors_dir: Annotated[
         Path | None, "The sandboxes' doors, a directory that runner and proxy share; empty: in the data directory."

@@ -157,6 +157,7 @@ def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneO
         public_url=settings.public_url,
         allowed_hosts=settings.allowed_hosts,
         trust_forwarded=settings.trust_forwarded,
+        preview_warning=settings.preview_warning,
     )
 
 
@@ -172,6 +173,7 @@ def proxy_options(settings: Settings) -> ProxyOptions:
         allowed_hosts=settings.allowed_hosts,
         public_url=settings.public_url,
         trust_forwarded=settings.trust_forwarded,
+        preview_warning=settings.preview_warning,
         version=__version__,
     )
 

@@ -25,6 +25,8 @@ from sandyard_api.jobs.wire import CHANNEL_JOBS
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import keep_default_organization
 from sandyard_api.origins import Origins
+from sandyard_api.previews import routes as preview_routes
+from sandyard_api.previews.service import Previews
 from sandyard_api.problems import Problems
 from sandyard_api.runners import routes as runner_routes
 from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
@@ -50,6 +52,7 @@ PUBLIC_SLICES = (
     config_routes.ROUTER,
     api_key_routes.ROUTER,
     sandbox_routes.ROUTER,
+    preview_routes.ROUTER,
     inspection_routes.ROUTER,
     session_routes.ROUTER,
     runner_routes.ROUTER,
@@ -82,6 +85,7 @@ class Services:
     sandboxes: Sandboxes
     listing: Listing
     build_log: BuildLogs
+    previews: Previews
     sessions: SessionRecords
     dispatch: Dispatch
     job_hints: Wakeups
@@ -157,6 +161,7 @@ def build_services(
         listing=Listing(database),
         sessions=SessionRecords(database),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
+        previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
         sandboxes=Sandboxes(
             database,
             clock,

@@ -30,5 +30,7 @@ class ControlPlaneOptions:
     """Between two looks at what is due."""
     runner_lost_seconds: float = 60.0
     """A runner is gone when it was silent that long."""
+    preview_warning: bool = False
+    """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
     destroyed_hours: float = 24.0
     """How long the record of a destroyed sandbox can be read."""

@@ -37,11 +37,15 @@ class Origin:
         """Clients append `/{sandbox id}{path}`."""
         return f"{self.url}/toolbox"
 
-    def preview_url(self, sandbox_id: str, port: int) -> str:
+    def preview_url(self, sandbox_id: str, port: int, *, as_path: bool = False) -> str:
         """Where a port of a sandbox is served. A loopback address cannot carry a subdomain: `localhost` stands in."""
-        if port == DAEMON_PORT:
-            return self.url
-        return f"{self.scheme}://{port}-{sandbox_id}.{self._preview_domain}"
+        return self.url if port == DAEMON_PORT else self.signed_preview_url(sandbox_id, port, as_path=as_path)
+
+    def signed_preview_url(self, token: str, port: int, *, as_path: bool = False) -> str:
+        """The URL that a token opens by itself. `as_path`: on our own origin, where names of hosts cannot be had."""
+        if as_path:
+            return f"{self.url}/preview/{token}/{port}/"
+        return f"{self.scheme}://{port}-{token}.{self._preview_domain}"
 
     @property
     def preview_template_url(self) -> str:

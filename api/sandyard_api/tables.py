@@ -4,6 +4,7 @@ from sandyard_api.api_keys.models import ApiKey
 from sandyard_api.database import Base
 from sandyard_api.jobs.models import JobRow
 from sandyard_api.organizations.models import Organization
+from sandyard_api.previews.models import SignedPreview
 from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sealing.models import SealCheck
@@ -21,6 +22,7 @@ TABLES = (
     SealCheck,
     Session,
     SessionCommand,
+    SignedPreview,
     StateChange,
     User,
 )

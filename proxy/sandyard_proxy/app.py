@@ -54,7 +54,7 @@ async def open_proxy(
     try:
         yield _Proxy(
             control_plane_app,
-            SandboxRoutes(routes, doors, follow, activity),
+            SandboxRoutes(routes, doors, follow, activity, warns=options.preview_warning),
             follow,
             HostRules.of(options.allowed_hosts, options.public_url),
             options,

@@ -1,12 +1,14 @@
 """Who may reach a sandbox, and which of the credentials are not for its eyes.
 
-Order, after control-plane.md 22.2: a public sandbox asks nobody; then API key, preview token (header, query), cookie.
+Order, after control-plane.md 22.2: a signed preview opens itself, a public sandbox asks nobody; then API key, preview
+token (header, query), cookie.
 """
 
 import hashlib
 import hmac
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
 
 from sandyard.hosts import same_origin
@@ -14,6 +16,7 @@ from sandyard_api.jobs.wire import Route
 from sandyard_proxy.asgi import Headers, Scope, text_header
 from sandyard_proxy.destinations import (
     KEY_PARAMETER,
+    PREVIEWS,
     PRIVATE_PORTS,
     TOKEN_HEADER,
     Destination,
@@ -36,6 +39,7 @@ class Credential(Enum):
     TOKEN_HEADER = "token header"  # noqa: S105  a name, not a token
     TOKEN_QUERY = "token query"  # noqa: S105  likewise
     COOKIE = "cookie"
+    SIGNED = "signed preview"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,10 @@ async def let_in(scope: Scope, destination: Destination, routes: RouteTable) -> 
     route = await routes.route(destination.key)
     if route is not None and destination.mount is not Mount.TOKEN and _equal(destination.key, route.preview_token):
         route = None  # a token is a credential, not a name
+    if route is not None and route.signed_port is not None:
+        if _opens(route, destination, routes.now()):
+            return Entry(route, Credential.SIGNED)
+        route = None
     if route is not None and _is_public(route, destination):
         return Entry(route, Credential.PUBLIC)
     key = bearer(scope)
@@ -104,7 +112,13 @@ def cookie_for(entry: Entry, *, secure: bool) -> bytes:
 
 
 def _is_public(route: Route, destination: Destination) -> bool:
-    return route.public and destination.mount is Mount.PREVIEW and destination.port not in PRIVATE_PORTS
+    return route.public and destination.mount in PREVIEWS and destination.port not in PRIVATE_PORTS
+
+
+def _opens(route: Route, destination: Destination, now: datetime) -> bool:
+    """Whether the signed preview that the request names is for this port, and not over yet."""
+    is_its_port = destination.mount in PREVIEWS and destination.port == route.signed_port
+    return is_its_port and route.signed_until is not None and now < route.signed_until
 
 
 def _credential(scope: Scope, destination: Destination, route: Route) -> Credential | None:

@@ -19,6 +19,7 @@ TOKEN_HEADER = b"x-daytona-preview-token"
 _PREVIEW_HOST = re.compile(r"(\d{1,5})-([^.]+)\.(.+)")
 _TOOLBOX = re.compile(rb"(/toolbox/([^/]+))(/.*)?", re.DOTALL)
 _OLD_TOOLBOX = re.compile(rb"(/api/toolbox/([^/]+)/toolbox)(/.*)?", re.DOTALL)
+_PREVIEW_PATH = re.compile(rb"(/preview/([^/]+)/(\d{1,5}))(/.*)?", re.DOTALL)
 _CONTROL_PLANE = re.compile(rb"/(?:api|_sandyard|dashboard)(?:/.*)?|/", re.DOTALL)
 
 
@@ -28,6 +29,10 @@ class Mount(Enum):
     TOOLBOX = "toolbox"  # /toolbox/<sandbox>/..., /api/toolbox/<sandbox>/toolbox/...
     TOKEN = "token"  # noqa: S105  /process/... on the plain origin; the preview token names the sandbox
     PREVIEW = "preview"  # <port>-<sandbox>.<domain>
+    PATH = "path"  # /preview/<sandbox>/<port>/..., a preview for clients that cannot resolve its host
+
+
+PREVIEWS = frozenset({Mount.PREVIEW, Mount.PATH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +41,7 @@ class Destination:
 
     mount: Mount
     key: str
-    """Sandbox id or name; for `Mount.TOKEN` the preview token."""
+    """Sandbox id or name, in a preview also a signed preview's token; for `Mount.TOKEN` the preview token."""
     path: bytes
     """What the daemon is asked for, percent-encoding as the client sent it, without the query."""
     port: int = DAEMON_PORT
@@ -69,9 +74,10 @@ def find_destination(scope: Scope) -> Destination | None:
     path = raw_path(scope)
     match = _PREVIEW_HOST.fullmatch(host_name(text_header(scope["headers"], b"host") or ""))
     if match is not None and 0 < int(match[1]) < 1 << 16:
-        port = int(match[1])
-        target = path if port == DAEMON_PORT else b"/proxy/%d" % port + path
-        return Destination(Mount.PREVIEW, match[2], target, port)
+        return _preview(Mount.PREVIEW, match[2], int(match[1]), path)
+    place = _PREVIEW_PATH.fullmatch(path)
+    if place is not None and 0 < int(place[3]) < 1 << 16:
+        return _preview(Mount.PATH, unquote(place[2].decode("latin-1")), int(place[3]), place[4] or b"/", place[1])
     toolbox = _TOOLBOX.fullmatch(path) or _OLD_TOOLBOX.fullmatch(path)
     if toolbox is not None:
         key = unquote(toolbox[2].decode("latin-1"))
@@ -80,6 +86,11 @@ def find_destination(scope: Scope) -> Destination | None:
     if token is None or _CONTROL_PLANE.fullmatch(path):
         return None
     return Destination(Mount.TOKEN, token, path)
+
+
+def _preview(mount: Mount, key: str, port: int, path: bytes, prefix: bytes = b"") -> Destination:
+    target = path if port == DAEMON_PORT else b"/proxy/%d" % port + path
+    return Destination(mount, key, target, port, prefix)
 
 
 def offered_token(scope: Scope) -> str | None:

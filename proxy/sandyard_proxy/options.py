@@ -16,5 +16,7 @@ class ProxyOptions:
     """Origin under which clients know us; its host is allowed."""
     trust_forwarded: bool = False
     """Believe `X-Forwarded-*` of clients: another proxy that sets them stands before us."""
+    preview_warning: bool = False
+    """Browsers see a page that warns of foreign content before a preview."""
     version: str = ""
     """Shown by `/health`."""

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from typing import Generic, TypeVar
 
 import structlog
@@ -87,10 +88,14 @@ class Remembered(Generic[Value]):
 
 
 class RouteTable:
-    """Routes by sandbox id, name or preview token; grants by API key. Keys themselves are not kept, only digests."""
+    """Routes by sandbox id, name, preview token or signed preview's token; grants by API key.
+
+    Keys themselves are not kept, only digests.
+    """
 
     def __init__(self, control_plane: ControlPlane, clock: Clock) -> None:
         self._control_plane = control_plane
+        self._clock = clock
         self._routes: Remembered[Route] = Remembered(clock, ROUTE_SECONDS)
         self._grants: Remembered[KeyGrant] = Remembered(clock, KEY_SECONDS)
 
@@ -104,6 +109,10 @@ class RouteTable:
                 return None
 
         return await self._routes.get(key, ask, fresh=fresh)
+
+    def now(self) -> datetime:
+        """By the clock that tokens expire by."""
+        return self._clock.now()
 
     async def grant(self, key: str) -> KeyGrant | None:
         """What an API key stands for, or `None`. Raises `ControlPlaneAway`."""

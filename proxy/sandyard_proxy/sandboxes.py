@@ -17,6 +17,7 @@ from sandyard_proxy.errors import DoorUnreachable, NotDelivered, NotFound, NotSt
 from sandyard_proxy.follow.routes import FollowRoutes, log_of, read_request, wants_follow
 from sandyard_proxy.forward import OWN_ERROR, Outgoing, forward, refuse_stale
 from sandyard_proxy.forwarded import SCHEMES, origin_headers, without_origin
+from sandyard_proxy.pages import warn_first
 from sandyard_proxy.replay import Replay
 from sandyard_proxy.route_table import RouteTable
 from sandyard_proxy.tunnel import tunnel
@@ -25,17 +26,22 @@ STARTED = "started"
 GONE = frozenset({"destroyed", "destroying"})
 SKIP_ACTIVITY = b"x-daytona-skip-last-activity-update"
 SHIELDED = frozenset((b"content-security-policy", b"x-content-type-options"))
+PATH_POLICY = b"sandbox allow-scripts allow-forms allow-modals allow-popups allow-downloads"
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104  compared, not bound
 
 
 class SandboxRoutes:
     """Serves everything that is mounted for a sandbox."""
 
-    def __init__(self, routes: RouteTable, doors: Doors, follow: FollowRoutes, activity: Activity) -> None:
+    def __init__(
+        self, routes: RouteTable, doors: Doors, follow: FollowRoutes, activity: Activity, *, warns: bool
+    ) -> None:
+        """`warns`: browsers see a warning before a preview."""
         self._routes = routes
         self._doors = doors
         self._follow = follow
         self._activity = activity
+        self._warns = warns
 
     async def serve(self, scope: Scope, receive: Receive, send: AnswerOnce, destination: Destination) -> None:
         """Answer one request. Raises `ProxyError` before anything was answered, and `ClientGone`."""
@@ -45,6 +51,8 @@ class SandboxRoutes:
         entry = await let_in(scope, destination, self._routes)
         if destination.is_internal:
             raise NotFound("not found: no such route")
+        if self._warns and await warn_first(scope, send, destination):
+            return
         route = await self._running(entry.route, destination)
         counts = (text_header(scope["headers"], SKIP_ACTIVITY) or "").lower() != "true"
         with self._activity.using(route.sandbox_id, counts=counts):
@@ -118,12 +126,19 @@ def _rewritten(scope: Scope, destination: Destination, entry: Entry, head: Respo
     headers = [(key, _location(scope, destination, value) if key == b"location" else value) for key, value in headers]
     if destination.is_toolbox:
         # Whatever a sandbox makes us deliver here shares its origin with the dashboard: it must not run.
-        headers = [pair for pair in headers if pair[0] not in SHIELDED]
-        headers += [(b"content-security-policy", b"sandbox"), (b"x-content-type-options", b"nosniff")]
+        headers = _shielded(headers, b"sandbox")
+    elif destination.mount is Mount.PATH:
+        # Its scripts may run, but as a page of nobody's origin, and without cookies on ours.
+        headers = _shielded([pair for pair in headers if pair[0] != b"set-cookie"], PATH_POLICY)
     elif entry.credential is Credential.TOKEN_QUERY and scope["method"] == "GET":
         secure = SCHEMES[scope.get("scheme", "http")] == "https"
         headers.append((b"set-cookie", cookie_for(entry, secure=secure)))
     return headers
+
+
+def _shielded(headers: Headers, policy: bytes) -> Headers:
+    kept = [pair for pair in headers if pair[0] not in SHIELDED]
+    return [*kept, (b"content-security-policy", policy), (b"x-content-type-options", b"nosniff")]
 
 
 def _location(scope: Scope, destination: Destination, value: bytes) -> bytes:
@@ -135,4 +150,5 @@ def _location(scope: Scope, destination: Destination, value: bytes) -> bytes:
         return value
     host = text_header(scope["headers"], b"host") or ""
     scheme = SCHEMES[scope.get("scheme", "http")]
-    return parts._replace(scheme=scheme, netloc=host).geturl().encode("latin-1")
+    path = destination.prefix.decode("latin-1") + (parts.path or "/")
+    return parts._replace(scheme=scheme, netloc=host, path=path).geturl().encode("latin-1")

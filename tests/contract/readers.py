@@ -30,10 +30,10 @@ def continuous(messages: Iterable[bytes]) -> dict[str, bytes]:
 
 
 def _joined(parts: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-    streams = {"out": b"", "err": b""}
+    streams: dict[str, list[bytes]] = {"out": [], "err": []}
     for stream, payload in parts:
-        streams[stream] += payload
-    return streams
+        streams[stream].append(payload)
+    return {stream: b"".join(payloads) for stream, payloads in streams.items()}
 
 
 def assert_frame_rules(messages: Iterable[bytes]) -> None:

@@ -5,6 +5,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -28,6 +29,7 @@ from daytona.common.errors import (  # noqa: E402
 )
 
 from tests.contract.running import Instance  # noqa: E402
+from tests.contract.wire_client import request  # noqa: E402
 
 pytestmark = [
     pytest.mark.sdk,
@@ -179,6 +181,20 @@ def test_unknown_things_are_not_found(daytona: Daytona, sandbox: Sandbox) -> Non
         process.execute_session_command("nowhere", SessionExecuteRequest(command="true"))
     with pytest.raises(DaytonaNotFoundError):
         process.delete_session("nowhere")
+
+
+def test_a_signed_preview_opens_a_port_by_itself_until_it_is_expired(sandyard: Instance, sandbox: Sandbox) -> None:
+    sandbox.process.create_session("web")
+    server = "mkdir -p /tmp/web && echo hello >/tmp/web/x && python3 -m http.server -d /tmp/web -b 127.0.0.1 8123"
+    sandbox.process.execute_session_command("web", SessionExecuteRequest(command=server, run_async=True))
+    ready = "until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8123))' 2>&-; do sleep .05; done"
+    assert sandbox.process.exec(ready, timeout=20).exit_code == 0
+    signed = sandbox.create_signed_preview_url(8123, expires_in_seconds=600)
+    at_preview = {"Host": urlsplit(signed.url).netloc}  # the name resolves wherever *.localhost does
+    page = request("GET", f"{sandyard.origin}/x", headers=at_preview)
+    assert (page.status, page.body) == (200, b"hello\n")
+    sandbox.expire_signed_preview_url(8123, signed.token)
+    assert request("GET", f"{sandyard.origin}/x", headers=at_preview).status == 401
 
 
 def test_a_second_session_of_the_same_name_is_a_conflict(sandbox: Sandbox) -> None:

@@ -73,6 +73,9 @@ def test_a_preview_host_reaches_a_server_bound_to_localhost_inside(sandyard: Ins
     assert nobody.status == 401, "a private preview without credentials"
     by_query = request("GET", f"{sandyard.origin}/a?DAYTONA_SANDBOX_AUTH_KEY={link['token']}", headers={"Host": host})
     assert by_query.status == 200
+    as_path = request("GET", f"{sandyard.origin}/preview/{box.id}/8765/a/b?c=d", headers=token)
+    assert as_path.body == b"from inside /a/b?c=d", answer
+    assert as_path.headers["content-security-policy"].startswith("sandbox")
     box.call("DELETE", "/process/session/web")
 
 

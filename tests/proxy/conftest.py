@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,9 +60,9 @@ class Yard:
         return self.daemon.logs[session, command]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running() -> AsyncIterator[Yard]:
-    """One proxy for the tests of a file; starting and ending two servers takes longer than most tests."""
+@asynccontextmanager
+async def open_yard(*, preview_warning: bool = False) -> AsyncIterator[Yard]:
+    """A proxy between doubles."""
     with tempfile.TemporaryDirectory() as folder:
         control_plane, daemon, bus = ScriptedControlPlane(), ScriptedDaemon(), MemoryBus()
         runner = ScriptedRunner(daemon, bus)
@@ -75,13 +76,25 @@ async def running() -> AsyncIterator[Yard]:
                 runners=lambda url: runner,
                 bus=bus,
                 clock=SystemClock(),
-                options=ProxyOptions(doors_dir=doors_dir, allowed_hosts=("sandyard.test",), version="1.2.3"),
+                options=ProxyOptions(
+                    doors_dir=doors_dir,
+                    allowed_hosts=("sandyard.test",),
+                    preview_warning=preview_warning,
+                    version="1.2.3",
+                ),
             ) as proxy,
             serve(proxy, listener),
             aiohttp.ClientSession(auto_decompress=False) as client,
         ):
             origin = f"http://127.0.0.1:{listener.getsockname()[1]}"
             yield Yard(origin, client, control_plane, daemon, runner, bus, doors_dir)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running() -> AsyncIterator[Yard]:
+    """One proxy for the tests of a file; starting and ending two servers takes longer than most tests."""
+    async with open_yard() as opened:
+        yield opened
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -60,6 +60,8 @@ class ScriptedControlPlane:
         """Everything as at first."""
         self.routes = list(self._first_routes)
         self.grants = {KEY: KeyGrant("k1", ORGANIZATION, "u1"), OTHER_KEY: KeyGrant("k2", "org-2", "u2")}
+        self.signed: dict[str, Route] = {}
+        """By the token of a signed preview."""
         self.asked: list[str] = []
         self.touched: dict[str, datetime] = {}
         self.away = False
@@ -72,6 +74,8 @@ class ScriptedControlPlane:
         self.asked.append(key)
         if self.away:
             raise ControlPlaneUnreachable
+        if key in self.signed:
+            return self.signed[key]
         for route in self.routes:
             if key in (route.sandbox_id, route.preview_token, f"name-{route.sandbox_id}"):
                 return route

@@ -1,6 +1,8 @@
 """Preview hosts and WebSockets: who may, what the app behind sees, and what comes back."""
 
 import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
@@ -9,9 +11,12 @@ from yarl import URL
 
 from sandyard_api.jobs.wire import CHANNEL_ROUTES
 from tests.proxy.conftest import Yard
-from tests.proxy.doubles import KEY, OTHER_KEY, SANDBOX, TOKEN, until
+from tests.proxy.doubles import KEY, OTHER_KEY, ROUTE, SANDBOX, TOKEN, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+SIGNED = "signedtoken12345"
 
 
 def preview(yard: Yard, path: str = "/page", port: int = 3000, **headers: str) -> Any:
@@ -67,6 +72,72 @@ async def test_a_public_preview_asks_nobody_but_the_private_ports_do(yard: Yard)
             assert answer.status == 401
     async with yard.client.get(f"{yard.toolbox}/x") as answer:
         assert answer.status == 401
+
+
+def signed(yard: Yard, *, port: int = 3000, seconds: float = 60) -> str:
+    """The token of a signed preview, which the control plane knows from now on."""
+    until = datetime.now(UTC) + timedelta(seconds=seconds)
+    yard.control_plane.signed = {SIGNED: replace(ROUTE, signed_port=port, signed_until=until)}
+    return SIGNED
+
+
+def at_host(yard: Yard, key: str, path: str = "/page", port: int = 3000, **headers: str) -> Any:
+    """A request of a preview's host, redirects left alone."""
+    sent = {name.replace("_", "-"): value for name, value in headers.items()} | {
+        "Host": f"{port}-{key}.localhost:{yard.port}"
+    }
+    return yard.client.get(URL(yard.origin + path, encoded=True), headers=sent, allow_redirects=False)
+
+
+async def test_a_signed_preview_needs_no_credential_and_opens_its_port_only(yard: Yard) -> None:
+    token = signed(yard)
+    async with at_host(yard, token) as answer:
+        assert (answer.status, (await answer.json())["path"]) == (200, "/proxy/3000/page")
+    async with at_host(yard, token, port=3001) as answer:
+        assert answer.status == 401
+    async with yard.client.get(f"{yard.origin}/toolbox/{token}/process/session") as answer:
+        assert answer.status == 401
+    async with yard.client.get(f"{yard.origin}/process/session", headers={"X-Daytona-Preview-Token": token}) as answer:
+        assert answer.status == 401
+
+
+async def test_a_signed_preview_that_is_over_opens_nothing_even_while_it_is_remembered(yard: Yard) -> None:
+    async with at_host(yard, signed(yard, seconds=-1)) as answer:
+        assert answer.status == 401
+
+
+async def test_a_preview_as_a_path_runs_its_scripts_as_nobodys_page(yard: Yard) -> None:
+    path = f"/preview/{SANDBOX}/3000/page%2Fx?a=1"
+    async with yard.client.get(URL(yard.origin + path, encoded=True)) as answer:
+        assert answer.status == 401
+    async with yard.client.get(
+        URL(yard.origin + path, encoded=True), headers={"X-Daytona-Preview-Token": TOKEN}
+    ) as answer:
+        seen = await answer.json()
+        assert (seen["path"], seen["query"]) == ("/proxy/3000/page%2Fx", "a=1")
+        assert answer.headers["content-security-policy"].startswith("sandbox allow-scripts")
+        assert "allow-same-origin" not in answer.headers["content-security-policy"]
+        assert "set-cookie" not in answer.headers
+    async with yard.client.get(f"{yard.origin}/preview/{signed(yard)}/3000/") as answer:
+        assert (answer.status, (await answer.json())["path"]) == (200, "/proxy/3000/")
+
+
+@pytest.mark.parametrize("location", ["/next", "http://localhost:3000/next"])
+async def test_a_redirect_of_a_path_preview_stays_below_its_path(yard: Yard, location: str) -> None:
+    place = f"{yard.origin}/preview/{SANDBOX}/3000"
+    headers = {"X-Daytona-Preview-Token": TOKEN}
+    async with yard.client.get(f"{place}/redirect?to={location}", headers=headers, allow_redirects=False) as answer:
+        assert answer.headers["location"] in (f"{place}/next", f"/preview/{SANDBOX}/3000/next")
+
+
+async def test_browsers_see_a_page_for_whatever_is_wrong_with_a_preview(yard: Yard) -> None:
+    yard.control_plane.change(state="stopped")
+    async with at_host(yard, SANDBOX, Accept="text/html", X_Daytona_Preview_Token=TOKEN) as answer:
+        assert (answer.status, answer.content_type) == (400, "text/html")
+        assert "does not run" in await answer.text()
+    async with at_host(yard, "no<b>body", Accept="text/html", Authorization=f"Bearer {KEY}") as answer:
+        assert (answer.status, answer.content_type) == (404, "text/html")
+        assert "no&lt;b&gt;body" in await answer.text()
 
 
 async def test_somebody_elses_key_finds_nothing(yard: Yard) -> None:

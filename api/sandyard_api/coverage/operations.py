@@ -22,6 +22,13 @@ IMPLEMENTED = frozenset(
     {
         "ConfigController_getConfig",
         "getCurrentApiKey",
+        "getSignedPortPreviewUrl",
+        "expireSignedPortPreviewUrl",
+        "isSandboxPublic",
+        "hasSandboxAccess",
+        "isValidAuthToken",
+        "isPreviewWarningEnabled",
+        "getSandboxIdFromSignedPreviewUrlToken",
         "listSandboxes",
         "createSandbox",
         "listSandboxesPaginated_deprecated",

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
@@ -24,6 +25,7 @@ from sandyard_api.jobs.wire import (
     SandboxSpec,
     Wanted,
 )
+from sandyard_api.previews.service import valid
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
@@ -152,23 +154,11 @@ class Dispatch:
         return [Wanted(self._spec(row), row.desired, row.observed, row.id in busy) for row in rows]
 
     async def route(self, key: str) -> Route:
-        """How to reach a sandbox by id, name or preview token. Raises `NotFound`."""
+        """How to reach a sandbox by id, name, preview token or a signed preview's token. Raises `NotFound`."""
         async with self._database.reading() as db:
-            found = await db.scalars(
-                select(Sandbox).where(
-                    Sandbox.observed != Observed.DESTROYED,
-                    or_(
-                        Sandbox.id == key,
-                        Sandbox.preview_token_hash == fingerprint(key),
-                        (Sandbox.name == key) & (Sandbox.desired != Desired.DESTROYED),
-                    ),
-                )
-            )
-            rows = sorted(found.all(), key=lambda row: (row.id != key, row.name == key))
-            if not rows:
-                raise NotFound("no such route")
-            url = await self._runners.url(db, rows[0].runner_id)
-        row = rows[0]
+            signed = await valid(db, key, self._clock)
+            row = await _named(db, key if signed is None else signed.sandbox_id)
+            url = await self._runners.url(db, row.runner_id)
         return Route(
             sandbox_id=row.id,
             organization_id=row.organization_id,
@@ -177,6 +167,8 @@ class Dispatch:
             preview_token=self._seal.open(row.preview_token_sealed),
             public=row.public,
             runner_url=url,
+            signed_port=signed.port if signed else None,
+            signed_until=signed.expires_at if signed else None,
         )
 
     async def touch(self, activity: dict[str, datetime]) -> None:
@@ -250,3 +242,21 @@ async def _repeat(work: Callable[[], Awaitable[Answer]]) -> Answer:
         except MovedMeanwhile:
             log.info("row_moved_meanwhile")
     return await work()
+
+
+async def _named(db: AsyncSession, key: str) -> Sandbox:
+    """By id, preview token or name, in this order: a name must not hide a token. Raises `NotFound`."""
+    found = await db.scalars(
+        select(Sandbox).where(
+            Sandbox.observed != Observed.DESTROYED,
+            or_(
+                Sandbox.id == key,
+                Sandbox.preview_token_hash == fingerprint(key),
+                (Sandbox.name == key) & (Sandbox.desired != Desired.DESTROYED),
+            ),
+        )
+    )
+    rows = sorted(found.all(), key=lambda row: (row.id != key, row.name == key))
+    if not rows:
+        raise NotFound("no such route")
+    return rows[0]

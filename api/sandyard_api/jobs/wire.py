@@ -15,7 +15,7 @@ Paths, relative to the internal base URL; every request carries `Authorization: 
 | POST /internal/runners/{runner_id}/heartbeat | `Heartbeat` | 204 |
 | POST /internal/sessions | `{"sessions": [SessionRecord], "commands": [CommandRecord]}` | 204 |
 | POST /internal/build-logs/{sandbox_id} | text, appended | 204 |
-| GET /internal/route/{sandbox id, name or preview token} | | `Route`, 404 |
+| GET /internal/route/{sandbox id, name, preview token or signed preview's token} | | `Route`, 404 |
 | POST /internal/keys/check | `{"key": str}` | `KeyGrant`, 401 |
 | POST /internal/activity | `{"sandboxes": {sandbox_id: RFC 3339}}` | 204 |
 """
@@ -185,6 +185,10 @@ class Route:
     public: bool
     runner_url: str | None
     """Base URL of the runner's own API (log leases, forwarding); `None` before a runner has it."""
+    signed_port: int | None = None
+    """Where it was asked for by the token of a signed preview: the one port that the token opens."""
+    signed_until: datetime | None = None
+    """When that token expires."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,6 @@ import structlog
 
 from sandyard.bus import Bus, BusError
 from sandyard_api.jobs.wire import CHANNEL_ROUTES
-from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.schemas import full
 from sandyard_api.sandboxes.states import SHOWN
@@ -49,9 +48,9 @@ class Announcer:
             for event in events_of(move):
                 await self._publish(CHANNEL_EVENTS, msgspec.json.encode(event))
 
-    async def changed(self, row: Sandbox) -> None:
+    async def route_changed(self, sandbox_id: str) -> None:
         """Tell that something beside the state changed, such as who may see it."""
-        await self._publish(CHANNEL_ROUTES, row.id.encode())
+        await self._publish(CHANNEL_ROUTES, sandbox_id.encode())
 
     async def progressed(self, sandbox_id: str) -> None:
         """Tell that its build log grew."""

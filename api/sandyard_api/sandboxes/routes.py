@@ -26,7 +26,6 @@ from sandyard_api.sandboxes.schemas import (
     CursorPage,
     Labels,
     NumberedPage,
-    PreviewUrl,
     Url,
 )
 from sandyard_api.sandboxes.service import Sandboxes
@@ -220,22 +219,6 @@ async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key
     return ASGIResponse(status_code=201)
 
 
-@get("/{sandbox_ref:str}/ports/{port:str}/preview-url")
-async def preview_url(
-    sandboxes: Given[Sandboxes],
-    grant: Given[KeyGrant],
-    origin: Given[Origin],
-    key: Given[str],
-    port: FromPath[str],
-) -> PreviewUrl:
-    """getPortPreviewUrl"""
-    number = int(port) if port.isascii() and port.isdigit() and len(port) <= 5 else 0
-    if not 1 <= number <= 65535:
-        raise BadRequest("Invalid port")
-    sandbox_id, token = await sandboxes.preview_token(grant.organization_id, key)
-    return PreviewUrl(sandbox_id, origin.preview_url(sandbox_id, number), token)
-
-
 @get("/{sandbox_ref:str}/toolbox-proxy-url")
 async def toolbox_proxy_url(
     sandboxes: Given[Sandboxes],
@@ -307,7 +290,6 @@ ROUTER = Router(
         set_auto_delete,
         set_ttl,
         note_activity,
-        preview_url,
         toolbox_proxy_url,
         build_logs_url,
         build_logs,

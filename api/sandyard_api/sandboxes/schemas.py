@@ -66,14 +66,6 @@ class SandboxDto(SandboxListItem, kw_only=True):
     build_info: BuildInfo | UnsetType = UNSET
 
 
-class PreviewUrl(msgspec.Struct, rename="camel"):
-    """Where a port is served, and the token for it."""
-
-    sandbox_id: str
-    url: str
-    token: str
-
-
 class Url(msgspec.Struct):
     """One URL."""
 

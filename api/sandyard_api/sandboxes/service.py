@@ -124,7 +124,7 @@ class Sandboxes:
             for name, value in values.items():
                 setattr(row, name, value)
             row.updated_at = self._clock.now()
-        await self._announcer.changed(row)
+        await self._announcer.route_changed(row.id)
         return row
 
     async def set_ttl(self, organization_id: str, key: str, minutes: int) -> Sandbox:
@@ -135,12 +135,6 @@ class Sandboxes:
     async def touch(self, organization_id: str, key: str) -> None:
         """Note that it was used just now."""
         await self.change(organization_id, key, last_activity_at=self._clock.now())
-
-    async def preview_token(self, organization_id: str, key: str) -> tuple[str, str]:
-        """Id and preview token."""
-        async with self._database.reading() as db:
-            row = await find(db, organization_id, key, living=True)
-        return row.id, self._seal.open(row.preview_token_sealed)
 
     async def ask(
         self,

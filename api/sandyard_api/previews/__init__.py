@@ -1,0 +1,1 @@
+"""Where ports of sandboxes are served, and URLs that open one of them for a while."""
