@@ -63,7 +63,7 @@ class CutFollower:
         assert connection.close_code == 1000, connection.close_reason
 
 
-# The stream changes after each `burst` lines. A message holds one stream only, so with bursts of one the long form would
+# The stream changes after each `burst` lines. A message holds one stream only, so with bursts of one a long form would
 # measure this client, which is Python, on fifty million messages.
 @pytest.mark.parametrize(
     ("lines", "burst"),
