@@ -33,13 +33,13 @@ async def test_a_browser_is_warned_once_and_led_back() -> None:
 
 async def test_programs_and_the_sandboxes_own_ports_are_not_warned() -> None:
     async with open_yard(preview_warning=True) as yard:
-        for headers in (
-            {"User-Agent": "curl/8"},
-            {"Accept": "application/json"},
-            {"X-Daytona-Skip-Preview-Warning": "true"},
+        for name, value in (
+            ("User-Agent", "curl/8"),
+            ("Accept", "application/json"),
+            ("X-Daytona-Skip-Preview-Warning", "true"),
         ):
-            async with ask(yard, "/page", **headers) as answer:
-                assert (await answer.json())["path"] == "/proxy/3000/page", headers
+            async with ask(yard, "/page", "GET", 3000, **{name: value}) as answer:
+                assert (await answer.json())["path"] == "/proxy/3000/page", name
         for port in (2280, 22222):
             async with ask(yard, "/page", port=port) as answer:
                 assert answer.content_type == "application/json", port
