@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from sandyard_api.quotas.limits import GENEROUS, Limits, parse_limits
+
 PREFIX = "SANDYARD_"
 SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
@@ -51,6 +53,11 @@ class Settings:
     trust_forwarded: Annotated[
         bool, "Believe X-Forwarded-Host and -Proto: a proxy that sets them stands before us."
     ] = False
+    limits: Annotated[
+        Limits,
+        "What may be used, such as `cpu=8,memory=16,disk=100,sandbox_cpu=4,sandbox_memory=8,sandbox_disk=20`, "
+        "also `snapshots` and `volumes`; empty is far beyond one machine.",
+    ] = GENEROUS
     preview_warning: Annotated[
         bool, "Show browsers a page that warns of foreign content before a preview, once a day."
     ] = False
@@ -127,6 +134,11 @@ def _parse(name: str, kind: object, text: str) -> object:
         if text.lower() not in SWITCHES:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {text!r}; it takes true or false")
         return SWITCHES[text.lower()]
+    if kind is Limits:
+        try:
+            return parse_limits(text)
+        except ValueError as error:
+            raise InvalidSetting(f"{PREFIX}{name.upper()}: {error}") from None
     if kind in (Path, Path | None):
         return Path(text).expanduser()
     if kind == tuple[str, ...]:

@@ -157,6 +157,7 @@ def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneO
         public_url=settings.public_url,
         allowed_hosts=settings.allowed_hosts,
         trust_forwarded=settings.trust_forwarded,
+        limits=settings.limits,
         preview_warning=settings.preview_warning,
     )
 

@@ -8,6 +8,7 @@ from typing import get_type_hints
 
 from sandyard.settings import PREFIX, Settings
 from sandyard_api.coverage import render as coverage
+from sandyard_api.quotas.limits import GENEROUS
 from sandyard_api.sandboxes.states import render as states
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -26,7 +27,7 @@ def _settings_lines() -> Iterator[str]:
     yield "|---|---|---|"
     hints = get_type_hints(Settings, include_extras=True)
     for item in fields(Settings):
-        default = "" if item.default in (None, (), False) else f"`{item.default}`"
+        default = "" if item.default in (None, (), False, GENEROUS) else f"`{item.default}`"
         default = default.replace(str(Path.home()), "~")
         yield f"| `{PREFIX}{item.name.upper()}` | {default} | {hints[item.name].__metadata__[0]} |"
 

@@ -23,11 +23,14 @@ from sandyard_api.events.gateway import EventGateway
 from sandyard_api.gate import App, Gate, answer_lifespan, encoded_path
 from sandyard_api.jobs.wire import CHANNEL_JOBS
 from sandyard_api.options import ControlPlaneOptions
-from sandyard_api.organizations.service import keep_default_organization
+from sandyard_api.organizations import routes as organization_routes
+from sandyard_api.organizations.service import Organizations, keep_default_organization
 from sandyard_api.origins import Origins
 from sandyard_api.previews import routes as preview_routes
 from sandyard_api.previews.service import Previews
 from sandyard_api.problems import Problems
+from sandyard_api.quotas.service import Quotas
+from sandyard_api.regions import routes as region_routes
 from sandyard_api.runners import routes as runner_routes
 from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
 from sandyard_api.sandboxes import inspection as inspection_routes
@@ -40,6 +43,7 @@ from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.timers import Timers
+from sandyard_api.users import routes as user_routes
 from sandyard_api.wakeups import Wakeups
 from sandyard_migrations.upgrade import upgrade
 
@@ -51,6 +55,9 @@ MAX_INTERNAL_BODY_BYTES = 64 * 1024 * 1024
 PUBLIC_SLICES = (
     config_routes.ROUTER,
     api_key_routes.ROUTER,
+    organization_routes.ROUTER,
+    user_routes.ROUTER,
+    region_routes.ROUTER,
     sandbox_routes.ROUTER,
     preview_routes.ROUTER,
     inspection_routes.ROUTER,
@@ -81,6 +88,7 @@ class Services:
     health: Health
     options: ControlPlaneOptions
     keys: ApiKeys
+    organizations: Organizations
     runners: Runners
     sandboxes: Sandboxes
     listing: Listing
@@ -157,7 +165,8 @@ def build_services(
         arrivals=arrivals,
         announcer=announcer,
         runners=runners,
-        keys=ApiKeys(database, clock),
+        keys=ApiKeys(database, clock, ids, bus),
+        organizations=Organizations(database),
         listing=Listing(database),
         sessions=SessionRecords(database),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
@@ -170,6 +179,7 @@ def build_services(
             runners=runners,
             announcer=announcer,
             changes=changes,
+            quotas=Quotas(options.limits),
             region=options.region,
             wait_seconds=options.wait_seconds,
         ),

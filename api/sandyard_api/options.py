@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from sandyard_api.quotas.limits import GENEROUS, Limits
+
 
 @dataclass(frozen=True, slots=True)
 class ControlPlaneOptions:
@@ -30,6 +32,8 @@ class ControlPlaneOptions:
     """Between two looks at what is due."""
     runner_lost_seconds: float = 60.0
     """A runner is gone when it was silent that long."""
+    limits: Limits = GENEROUS
+    """What an organization may use."""
     preview_warning: bool = False
     """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
     destroyed_hours: float = 24.0

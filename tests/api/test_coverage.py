@@ -50,7 +50,8 @@ async def test_every_operation_answers_as_the_table_says(world: World) -> None:
     for operation in OPERATIONS:
         answer = await world.client.call(operation.method, filled(operation))
         if operation.is_implemented:
-            missing = answer.status == 501 or (answer.json or {}).get("message", "").startswith("Cannot ")
+            said = answer.json if isinstance(answer.json, dict) else {}
+            missing = answer.status == 501 or str(said.get("message", "")).startswith("Cannot ")
             if missing or answer.status == 405:
                 wrong[operation.id] = answer.status
         elif answer.status != 501 or operation.id not in answer.json["message"]:
@@ -138,6 +139,25 @@ async def test_answers_fit_the_description(world: World, description: dict[str, 
     path = f"/sandbox/{sandbox['id']}"
     preview = await world.client.call("GET", f"{path}/ports/80/preview-url")
     check_schema(description, "PortPreviewUrl", preview.json)
+    signed = await world.client.call("GET", f"{path}/ports/80/signed-preview-url")
+    check_schema(description, "SignedPortPreviewUrl", signed.json)
+    await _check_account(world, description)
+
+
+async def _check_account(world: World, description: dict[str, Any]) -> None:
+    made = await world.client.call("POST", "/api-keys", {"name": "ci", "permissions": []})
+    check_schema(description, "ApiKeyResponse", made.json)
+    (organization,) = (await world.client.call("GET", "/organizations")).json
+    for path, schema in {
+        "": "Organization",
+        "/users": "OrganizationUser",
+        "/usage": "OrganizationUsageOverview",
+        "/available-sandbox-classes": "AvailableSandboxClass",
+    }.items():
+        answer = (await world.client.call("GET", f"/organizations/{organization['id']}{path}")).json
+        check_schema(description, schema, answer[0] if isinstance(answer, list) else answer)
+    check_schema(description, "User", (await world.client.call("GET", "/users/me")).json)
+    check_schema(description, "Region", (await world.client.call("GET", "/regions")).json[0])
 
 
 async def test_answers_fit_the_clients_models(world: World) -> None:
@@ -148,5 +168,11 @@ async def test_answers_fit_the_clients_models(world: World) -> None:
     assert client.ListSandboxesResponse.from_dict((await world.client.call("GET", "/sandbox")).json) is not None
     assert client.DaytonaConfiguration.from_dict((await world.client.call("GET", "/config")).json) is not None
     assert client.ApiKeyList.from_dict((await world.client.call("GET", "/api-keys/current")).json) is not None
+    (organization,) = (await world.client.call("GET", "/organizations")).json
+    assert client.Organization.from_dict(organization) is not None
+    usage = await world.client.call("GET", f"/organizations/{organization['id']}/usage")
+    assert client.OrganizationUsageOverview.from_dict(usage.json) is not None
+    assert client.User.from_dict((await world.client.call("GET", "/users/me")).json) is not None
+    assert client.Region.from_dict((await world.client.call("GET", "/regions")).json[0]) is not None
     ready = (await world.client.call("GET", "/health/ready")).json
     assert client.HealthControllerCheck200Response.from_dict(ready) is not None

@@ -1,4 +1,4 @@
-"""What clients see of an API key: never the key."""
+"""What clients see of API keys: the key itself once, when it is made."""
 
 from datetime import datetime
 
@@ -22,6 +22,16 @@ class ApiKeyDto(msgspec.Struct, rename="camel"):
     organization_id: str
 
 
+class NewApiKeyDto(msgspec.Struct, rename="camel"):
+    """A key that was just made; `value` is never shown again."""
+
+    name: str
+    value: str
+    created_at: datetime
+    permissions: list[str]
+    expires_at: datetime | None
+
+
 def masked(row: ApiKey) -> ApiKeyDto:
     """The record without the key."""
     return ApiKeyDto(
@@ -34,3 +44,8 @@ def masked(row: ApiKey) -> ApiKeyDto:
         user_id=row.user_id,
         organization_id=row.organization_id,
     )
+
+
+def shown_once(row: ApiKey, key: str) -> NewApiKeyDto:
+    """The record with the key."""
+    return NewApiKeyDto(row.name, key, row.created_at, row.permissions, row.expires_at)

@@ -1,17 +1,22 @@
-"""API keys: checking them, and making the owner's at the first start."""
+"""API keys: making, checking and revoking them; the owner's own is made at the first start."""
 
 import hmac
 from collections import OrderedDict
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.api_keys.models import ApiKey
 from sandyard_api.database import Database
-from sandyard_api.errors import Unauthorized
-from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
+from sandyard_api.jobs.wire import CHANNEL_KEYS, KeyGrant
 from sandyard_api.sealing.service import fingerprint
 
 OWNER_KEY_NAME = "owner"
@@ -33,19 +38,30 @@ PERMISSIONS = (
     "read:audit_logs",
     "manage:api_keys",
     "manage:secrets",
+    "read:limits",
+    "manage:sso",
+    "read:billing",
+    "manage:billing",
 )
+KEY_PREFIX = "dtn_"
+"""How keys of the protocol begin."""
+KEY_LENGTH = 64
 CACHE_SECONDS = 5.0
 CACHE_SIZE = 1024
 USED_EVERY = timedelta(seconds=30)
 MAX_KEY_LENGTH = 512
 
+log = structlog.get_logger()
+
 
 class ApiKeys:
-    """Checks keys, remembering good ones for a few seconds."""
+    """Checks keys, remembering good ones for a few seconds; makes and revokes those of the grant's user."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database, clock: Clock, ids: IdSource, bus: Bus) -> None:
         self._database = database
         self._clock = clock
+        self._ids = ids
+        self._bus = bus
         self._cache: OrderedDict[str, tuple[KeyGrant, float]] = OrderedDict()
 
     async def check(self, key: str) -> KeyGrant:
@@ -61,6 +77,57 @@ class ApiKeys:
         if len(self._cache) > CACHE_SIZE:
             self._cache.popitem(last=False)
         return grant
+
+    async def create(
+        self, grant: KeyGrant, name: str, *, permissions: list[str], expires_at: datetime | None
+    ) -> tuple[ApiKey, str]:
+        """A new key and its record. Raises `Conflict`, `BadRequest`; `Forbidden` for more than the grant may itself."""
+        if beyond := [each for each in permissions if each not in grant.permissions]:
+            raise Forbidden(f"Insufficient permissions for assigning: {', '.join(beyond)}")
+        now = self._clock.now()
+        if expires_at is not None and expires_at <= now:
+            raise BadRequest("expiresAt must be in the future")
+        key = KEY_PREFIX + self._ids.token(KEY_LENGTH)
+        row = ApiKey(
+            id=self._ids.uuid(),
+            organization_id=grant.organization_id,
+            user_id=grant.user_id,
+            name=name,
+            permissions=permissions,
+            created_at=now,
+            expires_at=expires_at,
+        )
+        _remember(row, key)
+        try:
+            async with self._database.transaction() as db:
+                db.add(row)
+        except IntegrityError as error:
+            raise Conflict("API key with this name already exists") from error
+        return row, key
+
+    async def all(self, grant: KeyGrant) -> Sequence[ApiKey]:
+        """Every key of the grant's user, the newest first."""
+        async with self._database.reading() as db:
+            of_user = select(ApiKey).where(ApiKey.user_id == grant.user_id)
+            return (await db.scalars(of_user.order_by(ApiKey.created_at.desc(), ApiKey.id))).all()
+
+    async def named(self, grant: KeyGrant, name: str) -> ApiKey:
+        """Raises `NotFound`."""
+        async with self._database.reading() as db:
+            return await _named(db, grant, name)
+
+    async def revoke(self, grant: KeyGrant, name: str) -> None:
+        """End a key at once, here and at every proxy that the bus reaches. Raises `NotFound`, `BadRequest`."""
+        async with self._database.transaction() as db:
+            row = await _named(db, grant, name)
+            if row.name == OWNER_KEY_NAME:
+                raise BadRequest("the owner's key belongs to the installation: change SANDYARD_API_KEY instead")
+            await db.delete(row)
+        self._cache.pop(row.hash, None)
+        try:
+            await self._bus.publish(CHANNEL_KEYS, b"")
+        except BusError as error:
+            log.warning("hint_lost", channel=CHANNEL_KEYS, error=str(error))
 
     async def row(self, key_id: str) -> ApiKey:
         """The key's record."""
@@ -106,5 +173,17 @@ async def keep_owner_key(
                 created_at=clock.now(),
             )
             db.add(row)
-        row.hash, row.permissions = fingerprint(key), list(PERMISSIONS)
-        row.prefix, row.suffix = key[:3], key[-3:]
+        row.permissions = list(PERMISSIONS)
+        _remember(row, key)
+
+
+def _remember(row: ApiKey, key: str) -> None:
+    """Keep what a key is recognised and shown by."""
+    row.hash, row.prefix, row.suffix = fingerprint(key), key[:3], key[-3:]
+
+
+async def _named(db: AsyncSession, grant: KeyGrant, name: str) -> ApiKey:
+    row = await db.scalar(select(ApiKey).where(ApiKey.user_id == grant.user_id, ApiKey.name == name))
+    if row is None:
+        raise NotFound("API key not found")
+    return row

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.database import Database
-from sandyard_api.errors import BadRequest, NotFound
+from sandyard_api.errors import BadRequest, Forbidden
 from sandyard_api.previews.models import SignedPreview
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.models import Sandbox
@@ -75,12 +75,12 @@ class Previews:
         await self._announcer.route_changed(row.id)
 
     async def sandbox_of(self, organization_id: str, token: str, port: int) -> str:
-        """The sandbox that a token opens at that port. Raises `NotFound`."""
+        """The sandbox that a token opens at that port. Raises `Forbidden`."""
         async with self._database.reading() as db:
             signed = await valid(db, token, self._clock)
             row = await db.get(Sandbox, signed.sandbox_id) if signed is not None and signed.port == port else None
         if row is None or row.organization_id != organization_id:
-            raise NotFound("Invalid or expired token")
+            raise Forbidden("Invalid or expired token")
         return row.id
 
     async def _living(self, organization_id: str, key: str) -> Sandbox:

@@ -14,6 +14,7 @@ from sandyard_api.database import Database
 from sandyard_api.errors import Conflict
 from sandyard_api.jobs.queue import ANY_RUNNER, add_job, void_open_job, with_open_job
 from sandyard_api.jobs.wire import JobKind
+from sandyard_api.quotas.service import Quotas
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
@@ -41,6 +42,7 @@ class Sandboxes:
         runners: Runners,
         announcer: Announcer,
         changes: Wakeups,
+        quotas: Quotas,
         region: str,
         wait_seconds: float,
     ) -> None:
@@ -51,20 +53,25 @@ class Sandboxes:
         self._runners = runners
         self._announcer = announcer
         self._changes = changes
+        self._quotas = quotas
         self._region = region
         self._wait_seconds = wait_seconds
 
     async def create(self, organization_id: str, wanted: NewSandbox) -> Sandbox:
         """Make one and wait until it runs, but not where an image has to be fetched: clients show that.
 
-        Raises `Conflict` for a name that is taken and `BadRequest` without a runner.
+        Raises `Conflict` for a name that is taken and `BadRequest` without a runner or beyond a limit.
         """
+        self._quotas.check_size(cpu=wanted.cpu, memory=wanted.memory_gib, disk=wanted.disk_gib)
         sandbox_id, deadline = self._ids.uuid(), self._clock.monotonic() + self._wait_seconds
         # A runner may be a moment later than we are; whoever asked in between shall not have to ask again.
         await self._runners.wait_for_one(deadline)
         with self._changes.watch(sandbox_id) as watch:
             try:
                 async with self._database.transaction() as db:
+                    await self._quotas.check_room(
+                        db, organization_id, cpu=wanted.cpu, memory=wanted.memory_gib, disk=wanted.disk_gib
+                    )
                     row = await self._insert(db, organization_id, sandbox_id, wanted)
             except IntegrityError as error:
                 raise Conflict(f"Sandbox with name {wanted.name} already exists") from error

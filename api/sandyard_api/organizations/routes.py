@@ -1,0 +1,90 @@
+"""The organization operations that SDKs and the CLI read: there is one organization, the key's own."""
+
+from litestar import Router, get
+from litestar.di import NamedDependency as Given
+from litestar.params import FromPath
+
+from sandyard_api.errors import Forbidden
+from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.options import ControlPlaneOptions
+from sandyard_api.organizations.schemas import (
+    AvailableClass,
+    Member,
+    OrganizationDto,
+    Usage,
+    member,
+    region_use,
+    shown,
+)
+from sandyard_api.organizations.service import Organizations
+
+
+@get("/")
+async def list_all(
+    organizations: Given[Organizations], grant: Given[KeyGrant], options: Given[ControlPlaneOptions]
+) -> list[OrganizationDto]:
+    """listOrganizations"""
+    return [await _shown(organizations, grant, options)]
+
+
+@get("/{organization_id:str}")
+async def read(
+    organizations: Given[Organizations],
+    grant: Given[KeyGrant],
+    options: Given[ControlPlaneOptions],
+    organization_id: FromPath[str],
+) -> OrganizationDto:
+    """getOrganization"""
+    _check_own(grant, organization_id)
+    return await _shown(organizations, grant, options)
+
+
+@get("/{organization_id:str}/users")
+async def members(
+    organizations: Given[Organizations], grant: Given[KeyGrant], organization_id: FromPath[str]
+) -> list[Member]:
+    """listOrganizationMembers"""
+    _check_own(grant, organization_id)
+    return [member(user) for user in await organizations.users(organization_id)]
+
+
+@get("/{organization_id:str}/usage")
+async def usage(
+    organizations: Given[Organizations],
+    grant: Given[KeyGrant],
+    options: Given[ControlPlaneOptions],
+    organization_id: FromPath[str],
+) -> Usage:
+    """getOrganizationUsageOverview"""
+    _check_own(grant, organization_id)
+    limits = options.limits
+    return Usage(
+        region_usage=[region_use(options.region, limits, await organizations.use(organization_id))],
+        total_snapshot_quota=limits.snapshots,
+        current_snapshot_usage=0,
+        total_volume_quota=limits.volumes,
+        current_volume_usage=0,
+    )
+
+
+@get("/{organization_id:str}/available-sandbox-classes")
+async def available_classes(
+    grant: Given[KeyGrant], options: Given[ControlPlaneOptions], organization_id: FromPath[str]
+) -> list[AvailableClass]:
+    """listAvailableSandboxClasses"""
+    _check_own(grant, organization_id)
+    return [AvailableClass(options.region)]
+
+
+async def _shown(organizations: Organizations, grant: KeyGrant, options: ControlPlaneOptions) -> OrganizationDto:
+    row, owner = await organizations.get(grant.organization_id)
+    return shown(row, owner, options.limits, region=options.region, preview_warning=options.preview_warning)
+
+
+def _check_own(grant: KeyGrant, organization_id: str) -> None:
+    """A key speaks for its own organization only. Raises `Forbidden`."""
+    if organization_id != grant.organization_id:
+        raise Forbidden("Access denied")
+
+
+ROUTER = Router(path="/api/organizations", route_handlers=[list_all, read, members, usage, available_classes])

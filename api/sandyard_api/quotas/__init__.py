@@ -1,0 +1,1 @@
+"""What an organization may use, and what it uses."""

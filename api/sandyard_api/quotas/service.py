@@ -1,0 +1,100 @@
+"""Whether one more fits, and how much is used. *Source:* control-plane.md 16.4."""
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from sandyard_api.errors import BadRequest
+from sandyard_api.quotas.limits import Limits
+from sandyard_api.sandboxes.models import Sandbox
+from sandyard_api.sandboxes.states import SHOWN, Desired, Shown
+
+RUNNING = frozenset(
+    {
+        Shown.CREATING,
+        Shown.RESTORING,
+        Shown.STARTED,
+        Shown.STARTING,
+        Shown.STOPPING,
+        Shown.PENDING_BUILD,
+        Shown.BUILDING_SNAPSHOT,
+        Shown.UNKNOWN,
+        Shown.PULLING_SNAPSHOT,
+        Shown.FORKING,
+        Shown.PAUSING,
+        Shown.RESUMING,
+        Shown.RESIZING,
+        Shown.SNAPSHOTTING,
+    }
+)
+"""What has cores and memory."""
+KEPT = RUNNING | {Shown.STOPPED, Shown.PAUSED, Shown.ARCHIVING}
+"""What has a disk."""
+MORE_PER_SANDBOX = "This is a limit of the installation: SANDYARD_LIMITS raises it."
+MORE_DISK = "Archive or delete sandboxes, or raise SANDYARD_LIMITS."
+MORE_RUNNING = "Stop or delete sandboxes, or raise SANDYARD_LIMITS."
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Cores and GiB in use."""
+
+    cpu: int = 0
+    memory: int = 0
+    disk: int = 0
+
+
+class Quotas:
+    """Checks requests against the limits; raises `BadRequest` with the platform's words."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def check_size(self, *, cpu: int, memory: int, disk: int) -> None:
+        """Whether one sandbox may be that large."""
+        limits = self.limits
+        for asked, most, words in (
+            (cpu, limits.sandbox_cpu, f"CPU request {cpu} exceeds maximum allowed per sandbox ({limits.sandbox_cpu})."),
+            (
+                memory,
+                limits.sandbox_memory,
+                f"Memory request {memory}GB exceeds maximum allowed per sandbox ({limits.sandbox_memory}GB).",
+            ),
+            (
+                disk,
+                limits.sandbox_disk,
+                f"Disk request {disk}GB exceeds maximum allowed per sandbox ({limits.sandbox_disk}GB).",
+            ),
+        ):
+            if asked > most:
+                raise BadRequest(f"{words}\n{MORE_PER_SANDBOX}")
+
+    async def check_room(self, db: AsyncSession, organization_id: str, *, cpu: int, memory: int, disk: int) -> None:
+        """Whether that much more fits beside what the organization uses."""
+        limits, used = self.limits, await use(db, organization_id)
+        if used.cpu + cpu > limits.cpu:
+            raise BadRequest(f"Total CPU limit exceeded. Maximum allowed: {limits.cpu}.\n{MORE_RUNNING}")
+        if used.memory + memory > limits.memory:
+            raise BadRequest(f"Total memory limit exceeded. Maximum allowed: {limits.memory}GiB.\n{MORE_RUNNING}")
+        if used.disk + disk > limits.disk:
+            raise BadRequest(f"Total disk limit exceeded. Maximum allowed: {limits.disk}GiB.\n{MORE_DISK}")
+
+
+async def use(db: AsyncSession, organization_id: str) -> Use:
+    """What an organization's sandboxes use now."""
+    sums = select(
+        Sandbox.observed,
+        Sandbox.desired,
+        func.sum(Sandbox.cpu),
+        func.sum(Sandbox.memory_gib),
+        func.sum(Sandbox.disk_gib),
+    ).where(Sandbox.organization_id == organization_id, Sandbox.desired != Desired.DESTROYED)
+    cpu = memory = disk = 0
+    for observed, desired, cores, gib, disk_gib in await db.execute(sums.group_by(Sandbox.observed, Sandbox.desired)):
+        shown = SHOWN[observed, desired]
+        if shown in RUNNING:
+            cpu, memory = cpu + int(cores), memory + int(gib)
+        if shown in KEPT:
+            disk += int(disk_gib)
+    return Use(cpu, memory, disk)
