@@ -1,8 +1,9 @@
 """Git's smart HTTP with basic authentication: `git http-backend` behind `http.server`, over loopback.
 
 A module for tests, and by itself a program that runs inside a sandbox: `git_server.py ROOT USER PASSWORD [PORT]`.
-The path decides the behaviour: `/ROOT-relative/repository.git` asks for the password, below `/open/` nothing is asked,
-`/forbidden/`, `/broken/`, `/missing/` answer 403, 500, 404, `/elsewhere/HOST:PORT/...` redirects and `/silent/` never answers.
+The path decides the behaviour: a repository of the root asks for the password; below `/open/` nothing is asked;
+`/forbidden/`, `/broken/`, `/missing/` answer 403, 500, 404; `/elsewhere/HOST:PORT/...` redirects;
+`/silent/` never answers.
 """
 
 import base64

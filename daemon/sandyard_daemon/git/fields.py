@@ -52,7 +52,7 @@ def query_text(request: Request, name: str) -> str:
 
 def files(body: dict[str, Any], name: str = "files") -> list[str]:
     """A list of paths, there but perhaps empty. Raises `InvalidBody`."""
-    if body.get(name) is None:
+    if not isinstance(body.get(name), list):
         raise InvalidBody(f"{name} is required and must be a list of paths")
     names = texts(body, name)
     if "" in names:

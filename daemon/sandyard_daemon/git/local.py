@@ -9,7 +9,7 @@ from sandyard_daemon.git.output import HISTORY_FORMAT, BranchListing, HistoryLis
 from sandyard_daemon.git.process import Command, Git
 from sandyard_daemon.git.repository import FROM_STDIN, LITERAL, Repository, expect
 from sandyard_daemon.http.messages import Answer, Handler, Request, Response, json_response
-from sandyard_daemon.routes.fields import flag, required_text
+from sandyard_daemon.routes.fields import flag
 
 RESET_MODES = ("soft", "mixed", "hard", "merge", "keep")
 
@@ -158,7 +158,7 @@ class LocalRoutes:
 
     async def _named_branch(self, request: Request) -> tuple[Repository, str]:
         body = await request.json_object()
-        place, name = directory(body, self._environment), required_text(body, "name")
+        place, name = directory(body, self._environment), text(body, "name")
         return Repository(self._git, place), ref_name("name", name)
 
     def _directory_of_query(self, request: Request) -> str:

@@ -144,8 +144,7 @@ class Git:
         return {**kept, **_FIXED, **command.variables}
 
     def _program(self) -> str:
-        places = f"{self._environment.variables.get('PATH', '')}:{_USUAL_PLACES}".split(":")
-        for place in places:
+        for place in (self._environment.variables.get("PATH") or _USUAL_PLACES).split(":"):
             candidate = os.path.join(place, "git")
             if place.startswith("/") and os.access(candidate, os.X_OK) and os.path.isfile(candidate):
                 return candidate

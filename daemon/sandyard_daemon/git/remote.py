@@ -55,22 +55,23 @@ class RemoteRoutes:
         """One branch of a repository, its history whole unless `depth` says otherwise."""
         body = await request.json_object()
         url, place = line(body, "url"), directory(body, self._environment)
-        branch, commit = text_or_none(body, "branch"), text_or_none(body, "commit_id")
+        branch, commit = text_or_none(body, "branch"), revision("commit_id", text_or_none(body, "commit_id") or "")
         access = Access.to(url, credentials(body))
-        shallow = [f"--depth={depth(body)}", "--no-local"] if depth(body) else []
         settings = ["-c", "http.sslVerify=false"] if flag(body, "insecure_skip_tls") else []
-        arguments = [*settings, "clone", "-q", "--single-branch", *shallow]
+        shallow = [f"--depth={count}"] if (count := depth(body)) else []
+        arguments = [*settings, "clone", "-q", "--origin=origin", "--single-branch", *shallow]
+        arguments += ["--no-local"] if shallow else []  # of a path, git would ignore the depth otherwise
         arguments += [f"--branch={ref_name('branch', branch)}"] if branch else []
         arguments += ["--no-checkout"] if commit else []
-        revision("commit_id", commit or "HEAD")
-        await Repository(self._git, self._environment.work_dir).transfer(
-            *arguments, "--", access.clean_url, place, access=access
-        )
+        around = Repository(self._git, self._environment.work_dir)
+        await around.transfer(*arguments, "--", access.clean_url, place, access=access)
         repository = Repository(self._git, place)
         if _holds_password(url):
             await set_privately(repository, "remote.origin.url", url)
+        if await _setting(repository, "remote.origin.fetch") is None:  # git's way with a repository that is empty
+            await repository.run("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
         if commit:
-            await self._checkout(repository, commit, [*settings, "fetch", "-q", *shallow[:1]], access)
+            await self._checkout(repository, commit, [*settings, "fetch", "-q", *shallow], access)
         return Response(200)
 
     async def _checkout(self, repository: Repository, commit: str, fetch: list[str], access: Access) -> None:
@@ -109,12 +110,12 @@ class RemoteRoutes:
         """A branch to the one of the same name."""
         body = await request.json_object()
         repository, given = Repository(self._git, directory(body, self._environment)), credentials(body)
+        options = ["-q"] + (["--set-upstream"] if flag(body, "set_upstream") else [])
         remote = ref_name("remote", text_or_none(body, "remote") or "origin")
         branch = text_or_none(body, "branch") or await repository.current_branch()
         if branch is None:
             raise BranchNotFound("HEAD is detached: say which branch to push")
         ref = f"refs/heads/{ref_name('branch', branch)}"
-        options = ["-q"] + (["--set-upstream"] if flag(body, "set_upstream") else [])
         access = await self._access(repository, remote, given, "--push")
         if not await repository.has_branch(branch):
             raise BranchNotFound(f"there is no branch {branch!r} with commits")

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import jsonschema
 import pytest
 
-from tests.daemon.conftest import Answer, Daemon, Starter
+from tests.daemon.conftest import Answer, Daemon
 from tests.git_server import GitServer
+
+jsonschema = pytest.importorskip("jsonschema")
 
 OPENAPI = Path(__file__).parents[4] / "shared" / "contract" / "openapi" / "toolbox.json"
 USERNAME, PASSWORD = "someone", "pa ss/wo:rd@ü"
@@ -53,8 +54,9 @@ class Toolbox:
         answer = self.daemon.ask("DELETE", "/git/branches", {"path": path, "name": name})
         return self.checked("DELETE", "/git/branches", answer)
 
-    def done(self, name: str, path: str | Path | None = "repo", /, *, status: int = 200, **fields: Any) -> Any:
-        """A POST that must succeed; its JSON, if it has any."""
+    def done(self, name: str, path: str | Path | None = "repo", /, **fields: Any) -> Any:
+        """A POST that must succeed, by default with 200; its JSON, if it has any."""
+        status = fields.pop("status", 200)
         answer = self.post(name, path, **fields)
         assert answer.status == status, answer.body
         return answer.json if answer.body else None
@@ -146,5 +148,3 @@ def with_user(url: str, user: str) -> str:
 
 
 CREDENTIALS: Mapping[str, str] = {"username": USERNAME, "password": PASSWORD}
-
-__all__ = ["CREDENTIALS", "PASSWORD", "PERSON", "USERNAME", "Starter", "Toolbox", "git", "refused", "with_user"]

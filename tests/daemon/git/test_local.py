@@ -3,6 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,7 +63,9 @@ def test_a_rename_has_its_source_in_extra(toolbox: Toolbox, repo: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("name", ["with space", "line\nend", "tab\t", '"quoted"', "ünï", "-dash", ":colon", "*star", " "])
+@pytest.mark.parametrize(
+    "name", ["with space", "line\nend", "tab\t", '"quoted"', "ünï", "-dash", ":colon", "*star", " "]
+)
 def test_any_name_is_listed_added_committed_and_restored(toolbox: Toolbox, repo: Path, name: str) -> None:
     (repo / name).write_text("x")
     (repo / "bystander").write_text("x")
@@ -223,10 +226,11 @@ def test_reset_of_files_unstages_them_alone(toolbox: Toolbox, repo: Path) -> Non
 def test_reset_and_restore_unstage_before_the_first_commit(toolbox: Toolbox) -> None:
     toolbox.done("init", status=201)
     (toolbox.home / "repo" / "file").touch()
-    for unstage in (lambda: toolbox.done("reset"), lambda: toolbox.done("restore", files=["file"], staged=True)):
+    unstaging: dict[str, dict[str, Any]] = {"reset": {}, "restore": {"files": ["file"], "staged": True}}
+    for operation, fields in unstaging.items():
         toolbox.done("add", files=["file"])
         assert toolbox.files() == {"file": ("Added", "Unmodified")}
-        unstage()
+        toolbox.done(operation, **fields)
         assert toolbox.files() == {"file": ("Untracked", "Untracked")}
 
 
