@@ -1,4 +1,4 @@
-"""Git through the proxy by the SDKs, against a server inside the sandbox that speaks smart HTTP and asks for a password."""
+"""Git through the proxy by the SDKs, against a smart HTTP server inside the sandbox that asks for a password."""
 
 import base64
 import json
@@ -110,8 +110,8 @@ def test_the_typescript_sdk_does_the_same(sandyard: Instance, upstream: Upstream
     source = CLIENTS / "typescript" / "git_flow.ts"
     target = Path("git-flow-" + name.strip("@").replace("/", "-") + ".mjs")
     options = ("--format=esm", "--platform=node", "--bundle", "--packages=external", f"--alias:the-sdk={name}")
-    program = ["node", bundle(source, target, *options)]
-    done = run_program([*program, upstream.toolbox.id, upstream.url, upstream.folder], sandyard, folder)
+    program = bundle(source, target, *options)
+    done = run_program(["node", program, upstream.toolbox.id, upstream.url, upstream.folder], sandyard, folder)
     assert done.exit_code == 0, done
     saw = json.loads(done.text)
     assert saw["changed"] == [True, [["new file.txt", "Untracked"]]]

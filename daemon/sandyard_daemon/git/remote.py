@@ -68,8 +68,8 @@ class RemoteRoutes:
         repository = Repository(self._git, place)
         if _holds_password(url):
             await set_privately(repository, "remote.origin.url", url)
-        if await _setting(repository, "remote.origin.fetch") is None:  # git's way with a repository that is empty
-            await repository.run("config", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
+        # All branches for later fetches: of one alone, and of an empty repository, git would leave less behind.
+        await repository.run("config", "--replace-all", "remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")
         if commit:
             await self._checkout(repository, commit, [*settings, "fetch", "-q", *shallow], access)
         return Response(200)

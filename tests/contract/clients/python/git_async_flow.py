@@ -7,7 +7,7 @@ from typing import Any
 
 from daytona import AsyncDaytona, DaytonaError
 
-USER = {"username": "someone", "password": "secret"}
+USER: dict[str, Any] = {"username": "someone", "password": "secret"}
 
 
 async def main() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from daytona import Daytona, DaytonaError
 
-USER = {"username": "someone", "password": "secret"}
+USER: dict[str, Any] = {"username": "someone", "password": "secret"}
 
 
 def refused(call: Callable[[], object]) -> list[str]:
@@ -29,7 +29,8 @@ def shown(status: Any) -> list[Any]:
 def main() -> None:
     """Clone, branch, commit, push, pull."""
     sandbox, url, repo, second = Daytona().get(sys.argv[1]), sys.argv[2], sys.argv[3] + "/one", sys.argv[3] + "/two"
-    git, saw = sandbox.git, {"version": version("daytona")}
+    git = sandbox.git
+    saw: dict[str, Any] = {"version": version("daytona")}
     saw["no password"] = refused(lambda: git.clone(url, repo))
     git.clone(url, repo, **USER)
     git.clone(url, second, branch="main", **USER)
