@@ -34,8 +34,15 @@ class Area(Protocol):
 
 Loader = Callable[[Context], Area]
 
+
 # The imports stand inside these functions on purpose: each is paid for when a sandbox uses the area, not at its start.
-LOADERS: dict[str, Loader] = {}
+def _git(context: Context) -> Area:
+    from sandyard_daemon.git.area import GitArea
+
+    return GitArea(context)
+
+
+LOADERS: dict[str, Loader] = {"/git": _git}
 """Path prefix to area; the longest prefix of whole path parts wins."""
 
 

@@ -72,8 +72,11 @@ async def forward(
 
 
 def refuse_stale(head: ResponseHead) -> None:
-    """Raise `NotDelivered` when a daemon refused our secret: it is of an earlier start."""
-    if head.status == HTTPStatus.UNAUTHORIZED and header(head.headers, OWN_ERROR) is not None:
+    """Raise `NotDelivered` when a daemon refused our secret: it is of an earlier start.
+
+    Its other 401s, like those of a git remote, have codes of their own and are the client's to see.
+    """
+    if head.status == HTTPStatus.UNAUTHORIZED and header(head.headers, OWN_ERROR) == b"UNAUTHORIZED":
         raise NotDelivered("bad gateway: the sandbox was restarted just now; try again")
 
 

@@ -1,0 +1,1 @@
+"""Git through the sandbox's own git program: the `/git` part of the toolbox."""
