@@ -34,8 +34,25 @@ class Area(Protocol):
 
 Loader = Callable[[Context], Area]
 
+
 # The imports stand inside these functions on purpose: each is paid for when a sandbox uses the area, not at its start.
-LOADERS: dict[str, Loader] = {}
+def _lsp(context: Context) -> Area:
+    from sandyard_daemon.lsp.area import LspArea
+
+    return LspArea(context)
+
+
+def _system(context: Context) -> Area:
+    from sandyard_daemon.system.area import SystemArea
+
+    return SystemArea(context)
+
+
+LOADERS: dict[str, Loader] = {
+    "/lsp": _lsp,
+    "/port": _system,
+    "/system": _system,
+}
 """Path prefix to area; the longest prefix of whole path parts wins."""
 
 
