@@ -49,15 +49,16 @@ def as_uri(path: str) -> str:
 
 
 def read(path: str) -> tuple[str, tuple[int, int]]:
-    """The text and what changes with it. Blocks. Raises `BadRequest` for what is no readable text of a sensible size."""
+    """The text and a mark that changes with it. Blocks. Raises `BadRequest` for what is no file of a sensible size."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a named pipe must not hold us up
     except OSError as error:
         raise BadRequest(f"cannot read {path}: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise BadRequest(f"cannot read {path}: it is not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadRequest(f"cannot read {path}: it is not a regular file")
         data = file.read(MAX_DOCUMENT + 1)
     if len(data) > MAX_DOCUMENT:
         raise BadRequest(f"{path} is larger than {MAX_DOCUMENT} bytes")

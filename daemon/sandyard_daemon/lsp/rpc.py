@@ -51,7 +51,7 @@ class Connection:
         self._reading = asyncio.ensure_future(self._read(reader))
 
     async def request(self, method: str, params: Any, seconds: float) -> Any:
-        """The result. Raises `RequestTimeout` past `seconds`, `BadRequest` for the server's own error, `Internal` at its end."""
+        """The result. Raises `RequestTimeout`, `BadRequest` for the server's own error, `Internal` at its end."""
         self._number += 1
         number = self._number
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -63,7 +63,7 @@ class Connection:
         except TimeoutError as error:
             raise RequestTimeout(f"the language server did not answer {method} in {seconds:g} seconds") from error
         finally:
-            if self._waiting.pop(number, None) is not None and not future.done():
+            if self._waiting.pop(number, None) is not None:
                 self._write({"method": "$/cancelRequest", "params": {"id": number}})
             future.cancel()
 

@@ -66,8 +66,9 @@ class LanguageServer:
     ) -> "LanguageServer":
         """Start it and greet it. Raises `Internal`, `RequestTimeout`; nothing is left running then."""
         server = cls(language_id, project, found[0])
-        await server._launch(found[1], environment, children)
+        server._launch(found[1], environment, children)
         try:
+            await server._connection.open()
             await server._greet()
         except BaseException as error:
             await server.kill()
@@ -130,15 +131,15 @@ class LanguageServer:
         await self._connection.close()
         self._stderr.close()
 
-    async def _launch(self, path: str, environment: Environment, children: Children) -> None:
+    def _launch(self, path: str, environment: Environment, children: Children) -> None:
         """Raises `Internal`."""
         ours, theirs = socket.socketpair()
         self._stderr = Capture(self._keep_error, lambda: None)
         try:
             process = subprocess.Popen(  # noqa: S603  the sandbox's own program
                 [path, *self.program.arguments],
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=self._stderr.writer,
                 cwd=self.project,
                 env=environment.variables,
@@ -158,7 +159,6 @@ class LanguageServer:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             set_descriptor_limit(environment.descriptor_limits, process.pid)
         self._connection = Connection(ours, answers=self._answers(), heard=self._heard, ended=self._conversation_ended)
-        await self._connection.open()
 
     async def _greet(self) -> None:
         uri = places.as_uri(self.project)
