@@ -180,9 +180,7 @@ def test_d35_no_symbols_are_an_empty_list(project: Project) -> None:
 
 
 def test_a_workspace_symbol_without_a_range_has_one_for_strict_clients(project: Project) -> None:
-    project.script(
-        **{"workspace/symbol": {"result": [{"name": "n", "kind": 5, "location": {"uri": "file:///a.py"}}]}}
-    )
+    project.script(**{"workspace/symbol": {"result": [{"name": "n", "kind": 5, "location": {"uri": "file:///a.py"}}]}})
     project.start()
     assert project.get("workspacesymbols", query="").json[0]["location"] == {"uri": "file:///a.py", "range": NOWHERE}
 
