@@ -29,11 +29,11 @@ from daytona import (  # noqa: E402
 from daytona.common.errors import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError  # noqa: E402
 from daytona.common.lsp_server import LspCompletionPosition  # noqa: E402
 
-from tests.contract.programs import CACHE, CLIENTS, bundle, run_program  # noqa: E402
+from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
 from tests.contract.toolbox import Toolbox, authorization  # noqa: E402
 from tests.daemon.conftest import eventually  # noqa: E402
-from tests.daemon.lsp_places import SCRIPTED  # noqa: E402
+from tests.daemon.lsp_places import SCRIPTED, real_servers  # noqa: E402
 from tests.daemon.toolbox_schema import check_body  # noqa: E402
 
 pytestmark = [
@@ -120,11 +120,7 @@ def _params(sandyard: Instance) -> CreateSandboxFromImageParams | CreateSandboxF
         return CreateSandboxFromImageParams(image=FULL_IMAGE)
     if _is_scripted(sandyard):
         return CreateSandboxFromSnapshotParams()
-    home = CACHE / "language-servers"
-    if not (home / "installed-from").is_file():
-        pytest.skip("no language servers here: run scripts/client-environments language-servers")
-    path = f"{home.resolve() / 'node_modules' / '.bin'}:{os.environ['PATH']}"
-    return CreateSandboxFromSnapshotParams(env_vars={"PATH": path})
+    return CreateSandboxFromSnapshotParams(env_vars={"PATH": f"{real_servers()}:{os.environ['PATH']}"})
 
 
 def _install_scripted(sandbox: Sandbox) -> None:

@@ -2,8 +2,8 @@
 
 import json
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -14,15 +14,23 @@ from tests.contract.programs import CACHE
 from tests.daemon.conftest import Answer, Daemon
 from tests.daemon.toolbox_schema import check_body
 
+OLDEST_NODE = 20
 SCRIPTED = Path(__file__).with_name("scripted_language_server.py")
 
 
 def real_servers() -> str:
     """The folder of the commands that `scripts/client-environments language-servers` installed; skips without."""
     home = CACHE / "language-servers"
-    if shutil.which("node") is None or not (home / "installed-from").is_file():
+    if not (home / "installed-from").is_file():
         pytest.skip("no language servers here: run scripts/client-environments language-servers")
-    return str(home / "node_modules" / ".bin")
+    if shutil.which("node") is None or _node_major() < OLDEST_NODE:
+        pytest.skip(f"the TypeScript language server needs Node {OLDEST_NODE}")
+    return str(home.resolve() / "node_modules" / ".bin")
+
+
+def _node_major() -> int:
+    said = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=20, check=True).stdout
+    return int(said.strip().lstrip("v").partition(".")[0])
 
 
 def install_scripted(folder: Path, *names: str) -> str:
@@ -86,7 +94,3 @@ class Project:
         answer = self.get("document-symbols", uri=f"file://{uri}")
         assert answer.status == 200, answer.body
         return [(symbol["name"], symbol["kind"]) for symbol in answer.json]
-
-
-Opener = Callable[..., Project]
-Numbers = Iterator[int]

@@ -33,7 +33,7 @@ def descriptors(daemon: Daemon) -> int:
     return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
 
 
-def test_start_is_idempotent_and_stop_ends_the_process(project: Project) -> None:
+def test_d35_starts_at_once_make_one_server_and_stop_ends_it(project: Project) -> None:
     clients = [Project(project.daemon.client()) for _ in range(4)]
     threads = [threading.Thread(target=client.start) for client in clients]
     for thread in threads:

@@ -54,7 +54,7 @@ async def test_answers_find_their_questions_in_any_order(ends: tuple[Connection,
     assert await asyncio.gather(*asked) == [0, 1, 2]
 
 
-async def test_a_question_ends_at_its_deadline_and_is_called_off(ends: tuple[Connection, Peer]) -> None:
+async def test_d35_a_question_ends_at_its_deadline_and_is_called_off(ends: tuple[Connection, Peer]) -> None:
     connection, peer = ends
     with pytest.raises(RequestTimeout) as refused:
         await connection.request("slow", None, 0.01)
