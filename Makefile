@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SANDYARD_ARGS ?=
 
-.PHONY: help setup check test test-all up bench docs lock image clients clean
+.PHONY: help setup check test test-all up bench docs lock image images clients clean
 
 help: ## Show what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-all: setup ## The full matrix and the long forms
 
 image: ## Build our image; docs/subsystems/docker.md has the arguments for closed networks
 	docker build --tag sandyard:local .
+
+images: setup ## Build the images for sandboxes, slim and full; docs/subsystems/docker.md has the arguments
+	scripts/sandbox-images
 
 clients: setup ## Fetch the client libraries that tests/contract drives
 	$(BIN)/python scripts/client-environments

@@ -42,7 +42,24 @@ def _git(context: Context) -> Area:
     return GitArea(context)
 
 
-LOADERS: dict[str, Loader] = {"/git": _git}
+def _lsp(context: Context) -> Area:
+    from sandyard_daemon.lsp.area import LspArea
+
+    return LspArea(context)
+
+
+def _system(context: Context) -> Area:
+    from sandyard_daemon.system.area import SystemArea
+
+    return SystemArea(context)
+
+
+LOADERS: dict[str, Loader] = {
+    "/git": _git,
+    "/lsp": _lsp,
+    "/port": _system,
+    "/system": _system,
+}
 """Path prefix to area; the longest prefix of whole path parts wins."""
 
 

@@ -2,11 +2,12 @@
 
 DaemonError
  ├─ BadRequest 400           ├─ Conflict 409            ├─ Unavailable 502
- │   └─ InvalidBody          ├─ Gone 410                ├─ NotBuilt 501
+ │   ├─ InvalidBody          ├─ Gone 410                ├─ NotBuilt 501
+ │   └─ ServerNotInitialized │                          │
  ├─ Unauthorized 401         │   ├─ SessionEnded        └─ Internal 500
  ├─ NotFound 404             │   └─ CommandCompleted
  ├─ WrongMethod 405          └─ BodyTooLarge 413
- └─ ExecutionTimeout 408
+ ├─ ExecutionTimeout 408     └─ RequestTimeout 408
 
 *Source:* contract/toolbox-daemon.md 2.3. Codes stay inside the enumeration of the toolbox description.
 """
@@ -39,6 +40,12 @@ class InvalidBody(BadRequest):
     code = "INVALID_REQUEST_BODY"
 
 
+class ServerNotInitialized(BadRequest):
+    """No language server runs for this language and project."""
+
+    code = "LSP_SERVER_NOT_INITIALIZED"
+
+
 class Unauthorized(DaemonError):
     """The door's secret is missing or wrong."""
 
@@ -61,6 +68,12 @@ class ExecutionTimeout(DaemonError):
     """A one-shot command ran longer than its caller allowed; it was killed."""
 
     status, code = 408, "PROCESS_EXECUTION_TIMEOUT"
+
+
+class RequestTimeout(DaemonError):
+    """A program of the sandbox that we asked did not answer in time."""
+
+    status, code = 408, "REQUEST_TIMEOUT"
 
 
 class Conflict(DaemonError):

@@ -28,6 +28,7 @@ from sandyard_daemon.routes.sessions import SessionRoutes
 from sandyard_daemon.sessions.log import DEFAULT_CAP
 from sandyard_daemon.sessions.registry import Sessions
 from sandyard_daemon.state import StateDirectory
+from sandyard_daemon.telemetry.switch import TelemetrySwitch
 
 SECRET_NAME = "secret"  # noqa: S105  a file's name
 SHUTDOWN_SECONDS = 5.0
@@ -96,9 +97,14 @@ async def serve(arguments: Arguments) -> None:
     sessions = Sessions(environment, children, state, events, log_cap=arguments.log_cap)
     executions = Executions(environment, children, state)
     run_entrypoint = sessions.start_entrypoint(arguments.entrypoint)
-    logs = LogRoutes(sessions)
+    logs, telemetry = LogRoutes(sessions), TelemetrySwitch(environment, sessions)
+
+    def initialized(token: str | None) -> None:
+        run_entrypoint()
+        telemetry.turn_on(token)
+
     operations = {
-        **InfoRoutes(environment, run_entrypoint).handlers(),
+        **InfoRoutes(environment, initialized).handlers(),
         **ExecuteRoutes(executions).handlers(),
         **SessionRoutes(sessions).handlers(),
         **logs.handlers(),
@@ -111,7 +117,7 @@ async def serve(arguments: Arguments) -> None:
     gc.freeze()  # supervisors are forked from here: a collection in one must not copy all these pages
     report("listening", door=str(arguments.door_dir / DOOR_NAME))
     await stopping.wait()
-    await asyncio.gather(sessions.close(SHUTDOWN_SECONDS), areas.close())
+    await asyncio.gather(sessions.close(SHUTDOWN_SECONDS), areas.close(), telemetry.close())
     executions.close()
     events.close()
     await server.close(_REQUEST_GRACE_SECONDS)

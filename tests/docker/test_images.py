@@ -4,7 +4,15 @@ import tarfile
 
 import pytest
 
-from sandyard_runner.runtime.docker.images import Progress, context, dockerfile, full_reference, own_reference
+from sandyard_runner.runtime.docker.images import (
+    FULL_REFERENCE,
+    Progress,
+    context,
+    dockerfile,
+    full_reference,
+    own_reference,
+    own_stages,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,6 +31,12 @@ def test_a_name_without_a_tag_means_the_latest(given: str, full: str) -> None:
 def test_our_own_image_is_known_by_the_file_it_is_built_from() -> None:
     assert own_reference().startswith("sandyard/sandbox:slim-")
     assert b" AS slim" in dockerfile()
+
+
+def test_each_of_our_own_images_is_a_stage_of_that_file() -> None:
+    assert own_stages() == {own_reference(): "slim", FULL_REFERENCE: "full"}
+    for stage in own_stages().values():
+        assert f" AS {stage}\n".encode() in dockerfile()
 
 
 def test_the_build_context_is_that_file_alone() -> None:

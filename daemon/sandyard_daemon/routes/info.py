@@ -11,7 +11,7 @@ from sandyard_daemon.routes.fields import optional_text, texts, variables
 class InfoRoutes:
     """Small facts, and the two calls that change what user processes see."""
 
-    def __init__(self, environment: Environment, on_init: Callable[[], None]) -> None:
+    def __init__(self, environment: Environment, on_init: Callable[[str | None], None]) -> None:
         self._environment = environment
         self._on_init = on_init
 
@@ -39,9 +39,9 @@ class InfoRoutes:
         return json_response(200, {"dir": self._environment.work_dir})
 
     async def init(self, request: Request) -> Response:
-        """The sandbox's network rules stand: from now on user code may run. Repeating it changes nothing."""
-        optional_text(await request.json_object(optional=True), "token")
-        self._on_init()
+        """The sandbox's network rules stand: from now on user code may run. Repeating it changes only
+        the token that telemetry is sent with."""
+        self._on_init(optional_text(await request.json_object(optional=True), "token"))
         return json_response(200, {"message": "Sandbox initialized"})
 
     async def env(self, request: Request) -> Response:

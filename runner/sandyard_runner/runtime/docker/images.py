@@ -20,6 +20,9 @@ from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, DockerOpt
 
 REPOSITORY = "sandyard/sandbox"
 STAGE = "slim"
+"""What the default snapshot is made from."""
+FULL_REFERENCE = f"{REPOSITORY}:full"
+"""The same with language servers and what data programs import; its tag does not follow the file."""
 MIRROR_ARGUMENT = "DEBIAN_MIRROR"
 
 
@@ -44,8 +47,8 @@ class Images:
         reference = full_reference(image) if image else self.default()
         async with self._fetching.setdefault(reference, asyncio.Lock()):
             if await self._find(reference) is None:
-                if reference == own_reference():
-                    await self._build(reference, report)
+                if (stage := own_stages().get(reference)) is not None:
+                    await self._build(reference, stage, report)
                 else:
                     await self._pull(reference, report)
         await self.inspect(image)
@@ -79,8 +82,8 @@ class Images:
             Progress(report),
         )
 
-    async def _build(self, reference: str, report: ProgressReport) -> None:
-        report(f"Building {reference}, the image of the default snapshot (once)")
+    async def _build(self, reference: str, stage: str, report: ProgressReport) -> None:
+        report(f"Building {reference}, one of Sandyard's own images (once)")
         mirror = self._options.debian_mirror
         packed = context()
 
@@ -88,7 +91,7 @@ class Images:
             return api.build(
                 fileobj=packed,
                 custom_context=True,
-                target=STAGE,
+                target=stage,
                 tag=reference,
                 rm=True,
                 forcerm=True,
@@ -138,13 +141,18 @@ def own_reference() -> str:
     return f"{REPOSITORY}:{STAGE}-{hashlib.blake2b(dockerfile(), digest_size=6).hexdigest()}"
 
 
+def own_stages() -> dict[str, str]:
+    """By reference, the stage of our own file that it is built from when it is missing."""
+    return {own_reference(): STAGE, FULL_REFERENCE: "full"}
+
+
 def dockerfile() -> bytes:
-    """The file our own image is built from, the same in a checkout and in the wheel."""
+    """The file our own images are built from, the same in a checkout and in the wheel."""
     return resources.files("sandyard_runner").joinpath("images", "sandbox", "Dockerfile").read_bytes()
 
 
 def context() -> io.BytesIO:
-    """The build context of our own image, as a tar file."""
+    """The build context of our own images, as a tar file."""
     content, packed = dockerfile(), io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         entry = tarfile.TarInfo("Dockerfile")

@@ -1,0 +1,1 @@
+"""What the sandbox uses of its machine, and which ports its programs listen on."""

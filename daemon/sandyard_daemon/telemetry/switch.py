@@ -1,0 +1,39 @@
+"""Whether there is telemetry at all: everything else of this folder is loaded only then."""
+
+from typing import TYPE_CHECKING
+
+from sandyard_daemon.environment import Environment
+from sandyard_daemon.sessions.registry import ENTRYPOINT, ENTRYPOINT_COMMAND, Sessions
+
+if TYPE_CHECKING:
+    from sandyard_daemon.telemetry.exporter import Exporter
+
+ENDPOINT = "DAYTONA_OTEL_ENDPOINT"
+
+
+class TelemetrySwitch:
+    """Off until `/init` comes in a sandbox whose environment names a collector."""
+
+    def __init__(self, environment: Environment, sessions: Sessions) -> None:
+        self._environment = environment
+        self._sessions = sessions
+        self._exporter: Exporter | None = None
+        self._is_decided = False
+
+    def turn_on(self, token: str | None) -> None:
+        """Begin to export; again, go on with the new token. Never fails: a collector is not worth a sandbox."""
+        if self._exporter is not None:
+            self._exporter.token = token or ""
+        endpoint = self._environment.variables.get(ENDPOINT)
+        if not endpoint or self._is_decided:
+            return
+        self._is_decided = True
+        from sandyard_daemon.telemetry.exporter import open_exporter
+
+        log = self._sessions.get(ENTRYPOINT).command(ENTRYPOINT_COMMAND).log
+        self._exporter = open_exporter(endpoint, token or "", self._environment.variables, log)
+
+    async def close(self) -> None:
+        """Stop exporting."""
+        if self._exporter is not None:
+            await self._exporter.close()

@@ -1,0 +1,188 @@
+"""Telemetry: off without an endpoint, OTLP over plain HTTP with one, a collector that fails does no harm."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+
+from sandyard_daemon.telemetry.collector import Collector, Unusable
+from sandyard_daemon.telemetry.exporter import MAX_LINE, Splitter
+from sandyard_daemon.wire import LogFrame, Stream
+from tests.daemon.conftest import Daemon, Starter, eventually
+
+GAUGES = {
+    f"daytona.sandbox.{name}"
+    for name in (
+        "cpu.limit",
+        "cpu.utilization",
+        "memory.limit",
+        "memory.usage",
+        "memory.utilization",
+        "filesystem.total",
+        "filesystem.usage",
+        "filesystem.available",
+        "filesystem.utilization",
+    )
+}
+
+
+class RecordingCollector:
+    """Keeps what it is sent; answers with the next of `statuses`, then 200."""
+
+    def __init__(self) -> None:
+        self.posts: list[tuple[str, str | None, Any]] = []
+        self.statuses: list[int] = []
+        collector = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                status = collector.statuses.pop(0) if collector.statuses else 200
+                if status == 200:
+                    collector.posts.append((self.path, self.headers["sandbox-auth-token"], body))
+                self.send_response(status)
+                self.send_header("Content-Length", "2")
+                self.end_headers()
+                self.wfile.write(b"{}")
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                """Quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}/base/"
+
+    def of(self, path: str) -> list[tuple[str, str | None, Any]]:
+        return [post for post in self.posts if post[0] == path]
+
+    def lines(self) -> list[tuple[str, str]]:
+        found = []
+        for _, _, body in self.of("/base/v1/logs"):
+            for record in body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
+                found.append((record["severityText"], record["body"]["stringValue"]))
+        return found
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def collector() -> Iterator[RecordingCollector]:
+    made = RecordingCollector()
+    yield made
+    made.close()
+
+
+def labels(resource: Any) -> dict[str, str]:
+    return {item["key"]: item["value"]["stringValue"] for item in resource["attributes"]}
+
+
+def test_metrics_and_the_entrypoints_lines_are_sent_after_init(
+    start_daemon: Starter, collector: RecordingCollector
+) -> None:
+    daemon = start_daemon(
+        "sh",
+        "-c",
+        "echo one; echo two >&2; printf 'no newline'",
+        DAYTONA_OTEL_ENDPOINT=collector.url,
+        DAYTONA_SANDBOX_OTEL_EXTRA_LABELS="team=blue,odd, x = y ",
+        OTEL_METRIC_EXPORT_INTERVAL="50",
+    )
+    assert daemon.get("/version").status == 200
+    assert collector.posts == []
+    assert daemon.post("/init", {"token": "secret-token"}).status == 200
+    eventually(lambda: len(collector.of("/base/v1/metrics")) >= 2)
+    _, token, body = collector.of("/base/v1/metrics")[0]
+    assert token == "secret-token"
+    (group,) = body["resourceMetrics"]
+    told = labels(group["resource"])
+    assert told["service.name"] == "sandbox-sandbox-of-this-test"
+    assert (told["team"], told["x"]) == ("blue", "y")
+    metrics = group["scopeMetrics"][0]["metrics"]
+    assert {metric["name"] for metric in metrics} == GAUGES
+    assert all(metric["gauge"]["dataPoints"][0]["asDouble"] >= 0 for metric in metrics)
+    eventually(lambda: len(collector.lines()) == 3)
+    assert sorted(collector.lines()) == [("ERROR", "two"), ("INFO", "no newline"), ("INFO", "one")]
+
+
+def test_init_again_changes_the_token(start_daemon: Starter, collector: RecordingCollector) -> None:
+    daemon = start_daemon(DAYTONA_OTEL_ENDPOINT=collector.url, OTEL_METRIC_EXPORT_INTERVAL="50")
+    for token in ("first", "second"):
+        assert daemon.post("/init", {"token": token}).status == 200
+        eventually(lambda token=token: collector.posts and collector.posts[-1][1] == token)  # type: ignore[misc]
+
+
+def test_lines_survive_a_collector_that_fails_for_a_while(start_daemon: Starter, collector: RecordingCollector) -> None:
+    collector.statuses = [503, 503]
+    daemon = start_daemon("echo", "kept", DAYTONA_OTEL_ENDPOINT=collector.url)
+    assert daemon.post("/init", {}).status == 200
+    eventually(lambda: collector.lines() == [("INFO", "kept")])
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "said"),
+    [
+        ("https://collector:4318", "https is not supported"),
+        ("collector:4318", "no http:// URL"),
+        ("http://[bad", "no URL"),
+    ],
+)
+def test_an_endpoint_that_cannot_be_used_is_said_once_and_does_no_harm(
+    start_daemon: Starter, endpoint: str, said: str
+) -> None:
+    daemon = start_daemon("echo", "hello", DAYTONA_OTEL_ENDPOINT=endpoint)
+    for _ in range(2):
+        assert daemon.post("/init", {"token": "secret-token"}).status == 200
+    assert daemon.execute("echo works").json["result"] == "works\n"
+    assert end(daemon).count(said) == 1
+
+
+def test_a_collector_that_refuses_is_said_once_for_all_refusals(
+    start_daemon: Starter, collector: RecordingCollector
+) -> None:
+    collector.statuses = [400] * 5
+    daemon = start_daemon("echo", "lost", DAYTONA_OTEL_ENDPOINT=collector.url, OTEL_METRIC_EXPORT_INTERVAL="20")
+    assert daemon.post("/init", {"token": "secret-token"}).status == 200
+    eventually(lambda: collector.of("/base/v1/metrics"))
+    assert collector.lines() == [], "what is refused for good is not sent again"
+    assert end(daemon).count("telemetry_failed") == 1
+
+
+def end(daemon: Daemon) -> str:
+    """What the daemon wrote to its own log, once it ended."""
+    daemon.process.terminate()
+    text = daemon.process.communicate(timeout=10)[1].decode()
+    assert "secret-token" not in text
+    return text
+
+
+def test_without_an_endpoint_nothing_of_it_is_loaded(daemon: Daemon) -> None:
+    assert daemon.post("/init", {"token": "t"}).status == 200
+    assert end(daemon).count("telemetry") == 0
+
+
+def test_https_is_refused_when_the_collector_is_made() -> None:
+    with pytest.raises(Unusable, match="no TLS"):
+        Collector("https://collector")
+
+
+def test_lines_are_cut_where_they_end_and_a_long_one_in_pieces() -> None:
+    splitter = Splitter()
+    taken = list(splitter.take(LogFrame(0, Stream.STDOUT, b"a\n\nb")))
+    assert [line.text for line in taken] == ["a", ""]
+    assert list(splitter.take(LogFrame(4, Stream.STDERR, b"e"))) == []
+    taken = list(splitter.take(LogFrame(5, Stream.STDOUT, b"x" * (2 * MAX_LINE) + b"\n")))
+    assert [len(line.text) for line in taken] == [MAX_LINE, MAX_LINE, 1]
+    taken = list(splitter.take(LogFrame(6, Stream.STDOUT, b"y" * (MAX_LINE + 5))))
+    assert [len(line.text) for line in taken] == [MAX_LINE]
+    rest = list(splitter.take(LogFrame(7, Stream.END, b"")))
+    assert [(line.text, line.is_error) for line in rest] == [("y" * 5, False), ("e", True)]
