@@ -34,8 +34,24 @@ class Area(Protocol):
 
 Loader = Callable[[Context], Area]
 
+
+def _code(context: Context) -> Area:
+    from sandyard_daemon.code.area import CodeArea
+
+    return CodeArea(context.environment, context.state, context.executions)
+
+
+def _interpreter(context: Context) -> Area:
+    from sandyard_daemon.interpreter.area import InterpreterArea
+
+    return InterpreterArea(context.environment, context.children)
+
+
 # The imports stand inside these functions on purpose: each is paid for when a sandbox uses the area, not at its start.
-LOADERS: dict[str, Loader] = {}
+LOADERS: dict[str, Loader] = {
+    "/process/code-run": _code,
+    "/process/interpreter": _interpreter,
+}
 """Path prefix to area; the longest prefix of whole path parts wins."""
 
 

@@ -163,6 +163,11 @@ def _package_modules(package: str) -> Iterator[_Entry]:
         relative = path.relative_to(root)
         if "tests" not in relative.parts:
             yield _Entry(f"{_STDLIB}/{package}/{relative.with_suffix('.pyc')}", path, is_python=True)
+    if package == PACKAGES[0]:
+        for path in (root / "guest").iterdir():
+            if path.suffix in (".py", ".cjs"):
+                # For the sandbox's own interpreters, which cannot read our bytecode.
+                yield _Entry(f"{_STDLIB}/{package}/guest/{path.name}", path)
 
 
 def _loader_of(executable: Path) -> Path:
