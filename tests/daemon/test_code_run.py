@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import jsonschema
 import pytest
 
 from tests.contract.programs import CACHE
-from tests.daemon.conftest import Daemon, Starter, eventually
+from tests.daemon.conftest import Daemon, eventually
 
 OPENAPI = Path(__file__).parents[3] / "shared" / "contract" / "openapi" / "toolbox.json"
 ESBUILD = CACHE / "typescript" / "node_modules" / ".bin" / "esbuild"
@@ -129,20 +128,6 @@ def test_d21_typescript_has_its_own_line_numbers_and_modules_of_the_work_directo
     assert sorted(path.name for path in daemon.home.iterdir()) == [".sandyard", "helper.js", "node_modules"]
 
 
-def test_a_sandbox_without_an_interpreter_says_what_to_install(start_daemon: Starter) -> None:
-    daemon = start_daemon(PATH="/nowhere")
-    tools = daemon.home / "bin"
-    tools.mkdir()
-    broken = {"python": "python3", "javascript": "Node.js", "typescript": "tsx"}
-    present = [name for name in ("python3", "python", "node", "nodejs") if os.access(f"/usr/bin/{name}", os.X_OK)]
-    for language, wanted in broken.items():
-        answer = daemon.post("/process/code-run", {"code": "1", "language": language})
-        if language != "typescript" and present:
-            continue  # this machine's own are found in the usual places
-        if answer.status == 400:
-            assert wanted in answer.json["message"]
-
-
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -236,6 +221,5 @@ def resident_kib(daemon: Daemon) -> int:
 
 
 def test_the_answer_comes_when_the_program_ends_not_its_background_children(daemon: Daemon) -> None:
-    began = time.monotonic()
-    assert run(daemon, "import subprocess\nsubprocess.Popen(['sleep', '30'])\nprint('done')")["result"] == "done\n"
-    assert time.monotonic() - began < 25
+    assert run(daemon, "import subprocess\nsubprocess.Popen(['sleep', '12324'])\nprint('x')")["result"] == "x\n"
+    assert running("sleep 12324")
