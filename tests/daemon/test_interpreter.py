@@ -120,7 +120,7 @@ def test_a_syntax_error_and_an_exception_that_cannot_be_shown_are_errors_too(dae
     heard = run(daemon, "class Odd(Exception):\n    def __str__(self):\n        raise RuntimeError\nraise Odd")
     assert heard.error is not None
     assert heard.error["name"] == "Odd"
-    assert well(daemon, "print(x)" if False else "print('lives')") == "lives\n"
+    assert well(daemon, "print('lives')") == "lives\n"
 
 
 def test_sys_exit_completes_and_keeps_the_state(daemon: Daemon) -> None:
@@ -207,9 +207,10 @@ def test_no_descriptor_of_ours_is_inherited(daemon: Daemon) -> None:
 
 
 def test_a_forked_child_is_no_second_worker(daemon: Daemon) -> None:
-    code = "import os, sys\npid = os.fork()\nif pid == 0: sys.exit(7)\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    wait = "print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    code = f"import os, sys\npid = os.fork()\nif pid == 0: sys.exit(7)\n{wait}"
     assert well(daemon, code) == "7\n"
-    code = "pid = os.fork()\nif pid == 0: raise ValueError('in the child')\nprint(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))"
+    code = f"pid = os.fork()\nif pid == 0: raise ValueError('in the child')\n{wait}"
     heard = run(daemon, code)
     assert (heard.text(), heard.controls, heard.error) == ("1\n", ["completed"], None)
     assert "ValueError: in the child" in heard.text("stderr")
@@ -235,7 +236,7 @@ def test_d26_a_timeout_closes_with_the_clients_own_code_and_no_control(
 
 def test_d26_code_that_swallows_the_interrupt_is_killed_and_the_queue_told(daemon: Daemon) -> None:
     stubborn = begin(
-        daemon, "print('begun')\nwhile True:\n    try:\n        while True: pass\n    except: pass", timeout=1
+        daemon, "import signal; signal.signal(2, lambda *a: None); print('begun')\nwhile True: pass", timeout=1
     )
     assert first_output(stubborn) == "begun\n"
     queued = begin(daemon, "print('never')")
@@ -295,8 +296,9 @@ def test_a_full_queue_refuses(daemon: Daemon) -> None:
 def test_a_slow_client_costs_no_memory_and_loses_nothing(daemon: Daemon) -> None:
     well(daemon, "1")
     before = resident_kib(daemon)
-    socket = begin(daemon, "for n in range(40): print(str(n % 10) * (1 << 20))\nopen('written', 'w')")
-    eventually(lambda: resident_kib(daemon) > before + 500)
+    code = "for n in range(40): print(str(n % 10) * (1 << 20)); open('begun', 'w')\nopen('written', 'w')"
+    socket = begin(daemon, code)
+    eventually(lambda: (daemon.home / "begun").exists())
     for _ in range(200):
         assert not (daemon.home / "written").exists()
         assert daemon.get("/version").status == 200
@@ -443,13 +445,12 @@ def test_contexts_end_with_the_daemon(start_daemon: Starter) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "status"),
-    [(b"", 400), (b"no", 400), ({"language": "ruby"}, 400), ({"cwd": "/nowhere"}, 400), ({"cwd": "/etc/passwd"}, 400)]
-    + [({"cwd": 5}, 400), ({"cwd": "a\0b"}, 400), ([], 400)],
+    "body",
+    [b"", b"no", [], {"language": "ruby"}, {"cwd": "/nowhere"}, {"cwd": "/etc/passwd"}, {"cwd": 5}, {"cwd": "a\0b"}],
 )
-def test_bad_contexts_are_refused(daemon: Daemon, body: Any, status: int) -> None:
+def test_bad_contexts_are_refused(daemon: Daemon, body: Any) -> None:
     answer = daemon.post(CONTEXT, body)
-    assert answer.status == status
+    assert answer.status == 400
     check_schema("ErrorResponse", answer.json)
     assert daemon.get(CONTEXT).json == {"contexts": []}
 
@@ -475,7 +476,7 @@ def test_the_default_and_unknown_contexts_cannot_be_deleted(daemon: Daemon) -> N
         ('{"code": 1}', 1008),
         ('{"code": "1", "timeout": -1}', 1008),
         ('{"code": "1", "timeout": "soon"}', 1008),
-        ('{"code": "1", "envs": []}', 1008),
+        ('{"code": "1", "envs": [1]}', 1008),
         ('{"code": "1", "envs": {"A=B": "c"}}', 1008),
         ('{"code": "1", "contextId": 5}', 1008),
         ('{"code": "1", "contextId": "unknown"}', 1008),
