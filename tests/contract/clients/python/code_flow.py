@@ -27,7 +27,7 @@ def shown(chart: Any) -> list[Any]:
 
 def main() -> None:
     """Use the sandbox named on the command line."""
-    sandbox = Daytona().get(sys.argv[1])
+    sandbox: Any = Daytona().get(sys.argv[1])
     saw: dict[str, Any] = {"version": version("daytona")}
     done = sandbox.process.code_run("print(6 * 7)")
     saw["code"] = [done.exit_code, done.result.strip()]
