@@ -7,7 +7,18 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from benchmarks import creation, daemon, execution, following, git, latency, log_capture, report, starting
+from benchmarks import (
+    creation,
+    daemon,
+    execution,
+    following,
+    git,
+    interpreter,
+    latency,
+    log_capture,
+    report,
+    starting,
+)
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
 from benchmarks.machine import describe, describe_load
@@ -21,6 +32,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "latency-redis": latency.measure_redis,
     "execute": execution.measure,
     "git": git.measure,
+    "interpreter": interpreter.measure,
     "create": creation.measure,
     "ready": starting.measure_ready,
     "idle": starting.measure_idle,

@@ -54,10 +54,24 @@ def _system(context: Context) -> Area:
     return SystemArea(context)
 
 
+def _code(context: Context) -> Area:
+    from sandyard_daemon.code.area import CodeArea
+
+    return CodeArea(context.environment, context.state, context.executions)
+
+
+def _interpreter(context: Context) -> Area:
+    from sandyard_daemon.interpreter.area import InterpreterArea
+
+    return InterpreterArea(context.environment, context.children)
+
+
 LOADERS: dict[str, Loader] = {
     "/git": _git,
     "/lsp": _lsp,
     "/port": _system,
+    "/process/code-run": _code,
+    "/process/interpreter": _interpreter,
     "/system": _system,
 }
 """Path prefix to area; the longest prefix of whole path parts wins."""

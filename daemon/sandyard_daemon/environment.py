@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from sandyard_daemon.errors import Internal
 
 _OURS = "SANDYARD_"
-_SHELL_PLACES = "/bin:/usr/bin:/usr/local/bin:/sbin:/usr/sbin"
+_PLACES = "/bin:/usr/bin:/usr/local/bin:/sbin:/usr/sbin"
 
 
 @dataclass(slots=True)
@@ -43,13 +43,18 @@ class Environment:
 
     def shell(self) -> str:
         """bash where there is one, else sh. Raises `Internal` in an image without any."""
-        places = (self.variables.get("PATH", "") + ":" + _SHELL_PLACES).split(":")
-        for name in ("bash", "sh"):
-            for place in places:
-                candidate = os.path.join(place, name)
-                if place.startswith("/") and os.access(candidate, os.X_OK):
-                    return candidate
-        raise Internal("this sandbox has neither bash nor sh")
+        found = self.find("bash") or self.find("sh")
+        if found is None:
+            raise Internal("this sandbox has neither bash nor sh")
+        return found
+
+    def find(self, name: str, envs: Mapping[str, str] | None = None) -> str | None:
+        """The path of a program of this name, as `PATH` of `envs` or of the sandbox has it; `None`: there is none."""
+        for place in ({**self.variables, **(envs or {})}.get("PATH", "") + ":" + _PLACES).split(":"):
+            candidate = os.path.join(place, name)
+            if place.startswith("/") and os.access(candidate, os.X_OK) and not os.path.isdir(candidate):
+                return candidate
+        return None
 
 
 def _home_of_user() -> str:

@@ -1,4 +1,4 @@
-"""One-shot commands: a shell with `-c`, no input, both streams on one pipe, so that their order is exact."""
+"""One-shot commands and programs: no input, both streams on one pipe, so that their order is exact."""
 
 import asyncio
 import contextlib
@@ -24,6 +24,20 @@ _MAX_ARGUMENT = 100_000
 """Bytes; Linux takes 128 KiB in one argument."""
 
 
+class Program(NamedTuple):
+    """What to run."""
+
+    arguments: list[str]
+    """Words as they are: no shell reads them."""
+    cwd: str | None
+    """`None`: the work directory."""
+    envs: dict[str, str]
+    """Beside the sandbox's own."""
+    stdin: int = subprocess.DEVNULL
+    descriptors: tuple[int, ...] = ()
+    """Inherited under their numbers."""
+
+
 class Outcome(NamedTuple):
     """How it ended."""
 
@@ -45,24 +59,30 @@ class Executions:
 
     async def run(self, command: str, *, cwd: str | None, envs: dict[str, str], timeout: float | None) -> Outcome:
         """Run it to its shell's end; `timeout` in seconds. Cancelling kills its process group. Raises `Internal`."""
+        arguments, script = self._arguments(command)
+        try:
+            return await self.run_program(Program(arguments, cwd, envs), timeout)
+        finally:
+            if script is not None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(script)
+
+    async def run_program(self, program: Program, timeout: float | None) -> Outcome:
+        """Run it to its end; `timeout` in seconds. Cancelling kills its process group."""
         output = _Output()
         capture = Capture(output.keep, lambda: self._ended(capture, output))
         self._captures.add(capture)
-        arguments, script = self._arguments(command)
         try:
-            process = self._start(arguments, capture, cwd, envs)
+            process = self._start(program, capture)
         except (OSError, ValueError) as error:
             self._ended(capture, output)
-            return Outcome(CANNOT_START, str(error).encode())
+            return Outcome(CANNOT_START, str(error).encode("utf-8", "surrogateescape"))
         finally:
             capture.release()
         try:
             return await self._wait(process, output, capture, timeout)
         finally:
             output.discard()
-            if script is not None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(script)
 
     def close(self) -> None:
         """Kill what still runs."""
@@ -82,17 +102,16 @@ class Executions:
             file.write(text)
         return [shell, script], script
 
-    def _start(
-        self, arguments: list[str], capture: Capture, cwd: str | None, envs: dict[str, str]
-    ) -> "subprocess.Popen[bytes]":
+    def _start(self, program: Program, capture: Capture) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(  # noqa: S603  running the user's command is the purpose
-            arguments,
-            stdin=subprocess.DEVNULL,
+            program.arguments,
+            stdin=program.stdin,
             stdout=capture.writer,
             stderr=capture.writer,
-            cwd=self._environment.resolve(cwd),
-            env={**self._environment.variables, **envs},
+            cwd=self._environment.resolve(program.cwd),
+            env={**self._environment.variables, **program.envs},
             process_group=0,
+            pass_fds=program.descriptors,
         )
         with contextlib.suppress(ProcessLookupError, PermissionError):
             set_descriptor_limit(self._environment.descriptor_limits, process.pid)

@@ -159,9 +159,14 @@ def _package_modules(package: str) -> Iterator[_Entry]:
             raise BundleError(f"the package {package} is not installed")
         return
     root = Path(spec.submodule_search_locations[0])
-    for path in root.rglob("*.py"):
+    for path in (*root.rglob("*.py"), *root.rglob("*.cjs")):
         relative = path.relative_to(root)
-        if "tests" not in relative.parts:
+        if "tests" in relative.parts:
+            continue
+        if relative.parts[0] == "guest" and path.name != "__init__.py":
+            # For the sandbox's own interpreters, which cannot read our bytecode.
+            yield _Entry(f"{_STDLIB}/{package}/{relative}", path)
+        else:
             yield _Entry(f"{_STDLIB}/{package}/{relative.with_suffix('.pyc')}", path, is_python=True)
 
 

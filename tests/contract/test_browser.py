@@ -28,9 +28,7 @@ QUIET = (
 
 
 def test_a_page_of_another_origin_creates_follows_and_deletes(sandyard: Instance, folder: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium is installed")
+    chromium = find_chromium()
     script = bundle(
         CLIENTS / "typescript" / "browser.ts",
         Path("browser.js"),
@@ -44,6 +42,14 @@ def test_a_page_of_another_origin_creates_follows_and_deletes(sandyard: Instance
     assert saw["seen"] == {"out": "out1\nout2\nout3\n", "err": "err1\nerr2\nerr3\n"}
     assert saw["exit"] == 0
     assert saw["spread"] > 0.6, "the lines came together, not as they were written"
+
+
+def find_chromium() -> str:
+    """The browser; skips the test where there is none."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    return found
 
 
 def in_browser(chromium: str, address: str, answers: "queue.Queue[Any]", folder: Path) -> dict[str, Any]:

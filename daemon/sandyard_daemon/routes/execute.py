@@ -41,17 +41,18 @@ class ExecuteRoutes:
                 raise BadRequest(f"{name} holds a NUL character")
         work = self._run(command, cwd, envs, timeout)
         if request.caller.needs_early_bytes:
-            return await answer_in_time(work, lambda error: _late_error(request, error))
+            return await answer_in_time(work, lambda error: late_error(request, error))
         return await work
 
     async def _run(self, command: str, cwd: str | None, envs: dict[str, str], timeout: float | None) -> StreamResponse:
         outcome = await self._executions.run(command, cwd=cwd, envs=envs, timeout=timeout)
         if outcome.timed_out:
-            raise _timeout(outcome, timeout)
-        return StreamResponse(200, _body(outcome), "application/json")
+            raise timeout_error(outcome, timeout)
+        return StreamResponse(200, result_body(outcome), "application/json")
 
 
-def _timeout(outcome: Outcome, timeout: float | None) -> ExecutionTimeout:
+def timeout_error(outcome: Outcome, timeout: float | None) -> ExecutionTimeout:
+    """What a command that was killed at its limit becomes, with the end of what it had written."""
     last = bytes(outcome.output[-_DETAIL_BYTES:]).decode("utf-8", "replace")
     message = f"process execution timeout: the command was killed after {timeout:g} seconds"
     if last:
@@ -59,7 +60,8 @@ def _timeout(outcome: Outcome, timeout: float | None) -> ExecutionTimeout:
     return ExecutionTimeout(message, output=last, exitCode=outcome.exit_code)
 
 
-async def _body(outcome: Outcome) -> AsyncIterator[bytes]:
+async def result_body(outcome: Outcome, artifacts: bytes = b"") -> AsyncIterator[bytes]:
+    """`{"exitCode", "result"[, "artifacts"]}`; `artifacts` is JSON."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     yield b'{"exitCode": %d, "result": "' % outcome.exit_code
     for start in range(0, len(outcome.output), _PIECE):
@@ -67,11 +69,11 @@ async def _body(outcome: Outcome) -> AsyncIterator[bytes]:
     yield json_text(decoder.decode(b"", final=True))
     if outcome.dropped:
         yield json_text(f"\n[output truncated: {outcome.dropped} more bytes were not kept]\n")
-    yield b'"}'
+    yield b'", "artifacts": %s}' % artifacts if artifacts else b'"}'
 
 
-def _late_error(request: Request, error: BaseException) -> bytes:
-    """The status is out already: what stands for an error is an exit code that is not zero."""
+def late_error(request: Request, error: BaseException) -> bytes:
+    """The body when the status is out already: what stands for an error is an exit code that is not zero."""
     problem = error if isinstance(error, DaemonError) else Internal(str(error))
     result: dict[str, Any] = {"exitCode": problem.details.get("exitCode", -1), "result": problem.message}
     return json.dumps({**envelope(problem, method=request.method, path=request.raw_path), **result}).encode()
