@@ -75,7 +75,7 @@ class Project:
 
     def post(self, operation: str, **fields: Any) -> Answer:
         answer = self.daemon.post(f"/lsp/{operation}", {**self.key, **fields})
-        if answer.status in (200, 400):
+        if answer.status in (200, 400) or operation in ("start", "stop"):
             check_body("post", f"/lsp/{operation}", answer.status, answer.json if answer.body else None)
         return answer
 
