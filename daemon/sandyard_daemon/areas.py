@@ -9,7 +9,7 @@ from sandyard_daemon.environment import Environment
 from sandyard_daemon.execution import Executions
 from sandyard_daemon.http.messages import Answer, Handler, Request
 from sandyard_daemon.state import StateDirectory
-from sandyard_daemon.wire.operations import Operation
+from sandyard_daemon.wire.operations import INTERNAL, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,21 @@ class Area(Protocol):
 
 Loader = Callable[[Context], Area]
 
+
 # The imports stand inside these functions on purpose: each is paid for when a sandbox uses the area, not at its start.
-LOADERS: dict[str, Loader] = {}
+def _terminals(context: Context) -> Area:
+    from sandyard_daemon.terminal.routes import TerminalArea
+
+    return TerminalArea(context)
+
+
+def _gateway(context: Context) -> Area:
+    from sandyard_daemon.gateway.routes import GatewayArea
+
+    return GatewayArea(context)
+
+
+LOADERS: dict[str, Loader] = {"/process/pty": _terminals, "/_daemon": _gateway}
 """Path prefix to area; the longest prefix of whole path parts wins."""
 
 
@@ -58,6 +71,11 @@ class Areas:
             return self._handlers(loader)[operation.operation_id](request)
 
         return handle
+
+    def internal(self) -> dict[str, Handler]:
+        """By path: the handlers of `wire.operations.INTERNAL`."""
+        handlers = {operation.path: self.handler(operation) for operation in INTERNAL}
+        return {path: handler for path, handler in handlers.items() if handler is not None}
 
     def _handlers(self, loader: Loader) -> dict[str, Handler]:
         if loader not in self._loaded:
