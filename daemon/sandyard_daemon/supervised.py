@@ -43,7 +43,7 @@ class Supervised:
         self._reports = b""
         self._problem = ""
         loop.add_reader(self._ends.report, self._read_report)
-        children.watch(self._ends.pid, lambda _: self._read_report())
+        children.watch(self._ends.pid, lambda _: self._close())
 
     def send_signal(self, number: signal.Signals) -> None:
         """To the program and its process group; nothing where it has ended."""
@@ -65,17 +65,15 @@ class Supervised:
                 os.write(self._ends.control, order)
 
     def _read_report(self) -> None:
-        if self.gone.is_set():
-            return
         try:
             data = os.read(self._ends.report, 4096)
         except BlockingIOError:
             return
+        if not data:  # the supervisor ends; `children` tells when it is gone
+            asyncio.get_running_loop().remove_reader(self._ends.report)
         *lines, self._reports = (self._reports + data).split(b"\n")
         for line in lines:
             self._take(line.decode("utf-8", "replace"))
-        if not data:
-            self._close()
 
     def _take(self, line: str) -> None:
         word, _, rest = line.partition(" ")
@@ -86,6 +84,7 @@ class Supervised:
             self.exit.set_result(Exit(int(code), int(number), self._problem))
 
     def _close(self) -> None:
+        self._read_report()
         asyncio.get_running_loop().remove_reader(self._ends.report)
         os.close(self._ends.control)
         os.close(self._ends.report)

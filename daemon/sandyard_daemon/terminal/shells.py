@@ -14,7 +14,7 @@ MAX_VARIABLES = 1 << 20
 """Bytes of all variables that one client sends."""
 
 _REASONS = {130: "Ctrl+C", 137: "SIGKILL", 143: "SIGTERM"}
-_LANGUAGE = ("LC_ALL", "LC_CTYPE", "LANG")
+_LANGUAGE = ("LC_ALL", "LANG")
 
 
 def login_shell(environment: Environment) -> list[str]:
