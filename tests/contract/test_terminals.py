@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import pytest
-from jsonschema import Draft4Validator
 
 from tests.contract.test_conversations import GO_NEW, JAVA, RUBY, ruby_url
 from tests.contract.toolbox import Toolbox, authorization
 from tests.contract.wire_client import Message, Refused, WebSocket, request
 
+jsonschema = pytest.importorskip("jsonschema", reason="the description is checked with it")
 pyte = pytest.importorskip("pyte", reason="pyte draws what a terminal shows")
 
 EXIT = "X-Daytona-Pty-Exit-Control"
@@ -186,7 +186,7 @@ def test_answers_are_as_the_description_says(shared_toolbox: Toolbox, name: str)
     definitions = json.loads(DESCRIPTION.read_text())["definitions"]
 
     def check(model: str, value: Any) -> None:
-        Draft4Validator({"$ref": f"#/definitions/{model}", "definitions": definitions}).validate(value)
+        jsonschema.Draft4Validator({"$ref": f"#/definitions/{model}", "definitions": definitions}).validate(value)
 
     check("PtyCreateResponse", shared_toolbox.call("POST", "/process/pty", {"id": name}).json())
     check("PtyListResponse", shared_toolbox.call("GET", "/process/pty").json())
@@ -298,7 +298,7 @@ def terminal_url(box: Toolbox, path: str, scheme: str = "http") -> str:
     link = box.api("GET", f"/sandbox/{box.id}/ports/22222/preview-url").json()
     parts = urlsplit(link["url"])
     query = f"DAYTONA_SANDBOX_AUTH_KEY={quote(link['token'])}"
-    return urlunsplit((scheme, parts.netloc, path, query, ""))
+    return str(urlunsplit((scheme, parts.netloc, path, query, "")))
 
 
 def test_the_web_terminal_has_a_page_and_a_shell(shared_toolbox: Toolbox) -> None:

@@ -19,7 +19,8 @@ def refused(error: DaytonaError) -> list[str]:
 
 def use_sync(sandbox: Any) -> dict[str, Any]:
     """One conversation with the synchronous client."""
-    process, saw = sandbox.process, {}
+    saw: dict[str, Any] = {}
+    process = sandbox.process
     handle = process.create_pty_session(
         "sync", cwd="/usr", envs={"GREETING": "hi there"}, pty_size=PtySize(cols=100, rows=30)
     )
@@ -69,7 +70,8 @@ def use_sync(sandbox: Any) -> dict[str, Any]:
 
 async def use_async(sandbox: Any) -> dict[str, Any]:
     """One conversation with the asynchronous client."""
-    process, saw = sandbox.process, {}
+    saw: dict[str, Any] = {}
+    process = sandbox.process
     shown = bytearray()
     handle = await process.create_pty_session("async", on_data=shown.extend, envs={"BIG": "x" * 40_000})
     await handle.wait_for_connection()
