@@ -216,6 +216,12 @@ def test_connecting_to_an_unknown_terminal_is_a_404_before_the_upgrade(daemon: D
     assert daemon.get("/process/pty/create-connect?id=x").status == 400, "a plain request is told that it is none"
 
 
+def test_an_upgrade_that_is_none_leaves_no_terminal(daemon: Daemon) -> None:
+    headers = {"Connection": "upgrade", "Upgrade": "websocket"}  # and no key
+    assert daemon.ask("GET", "/process/pty/create-connect?id=t", headers=headers).status == 400
+    assert daemon.get("/process/pty").json == {"sessions": []}
+
+
 def test_there_is_a_limit_with_a_clear_error(daemon: Daemon) -> None:
     for number in range(256):
         assert daemon.post("/process/pty", {"id": f"t{number}", "lazyStart": True}).status == 201
@@ -420,6 +426,12 @@ def test_d28_old_questions_are_not_asked_again(daemon: Daemon, screen: Screen) -
     screen.run(r"printf 'a\033[cb\033[6nc\033]10;?\007d\033[>ce\033[31mred'")
     late = connect(daemon)
     late.until(b"abcde\x1b[31mred")
+
+
+def test_d28_what_was_asked_before_the_first_client_is_asked_of_it(daemon: Daemon) -> None:
+    (daemon.home / ".bash_profile").write_text("printf 'who\\033[c are you\\n'")
+    assert daemon.post("/process/pty", {"id": "t"}).status == 201
+    connect(daemon).until(b"who\x1b[c are you")
 
 
 def test_d28_a_stalled_client_is_dropped_while_a_fast_one_reads_on(daemon: Daemon, screen: Screen) -> None:

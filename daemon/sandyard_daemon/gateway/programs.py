@@ -8,7 +8,7 @@ from typing import Any
 
 from sandyard_daemon.areas import Context
 from sandyard_daemon.descriptors import Unread
-from sandyard_daemon.errors import BadRequest, DaemonError
+from sandyard_daemon.errors import BadRequest, DaemonError, TooMany
 from sandyard_daemon.gateway.program import STDOUT, Order, RunningProgram
 from sandyard_daemon.http.messages import Answer, Request, Switched
 from sandyard_daemon.http.websocket import Disconnected, WebSocket, is_upgrade, offered_subprotocols
@@ -19,6 +19,8 @@ from sandyard_daemon.terminal.size import Size, checked_size
 
 START_SECONDS = 10.0
 MAX_MESSAGE = 2 << 20
+MAX_PROGRAMS = 256
+"""That run at a time."""
 _STDIN = 0
 _CLOSE_SECONDS = 1.8
 
@@ -75,8 +77,11 @@ class Programs:
         return Switched()
 
     def _start(self, order: Order) -> RunningProgram:
-        program = RunningProgram.start(order, self._environment, self._children)
+        """Raises `TooMany`, `Internal`."""
         self._known = [each for each in self._known if not each.supervised.gone.is_set()]
+        if sum(not each.supervised.exit.done() for each in self._known) >= MAX_PROGRAMS:
+            raise TooMany(f"there are {MAX_PROGRAMS} programs of terminals and SSH already")
+        program = RunningProgram.start(order, self._environment, self._children)
         self._known.append(program)
         return program
 

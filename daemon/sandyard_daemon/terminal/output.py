@@ -45,13 +45,16 @@ class Output:
         """Bytes from `offset`, which is not before `start`; empty at the end."""
         return bytes(self._data[offset - self.start : offset - self.start + PIECE])
 
-    def replay(self) -> bytes:
-        """The newest output, begun at a line or at least not inside a character or a control sequence."""
+    def replay(self, *, with_questions: bool) -> bytes:
+        """The newest output, begun at a line or at least not inside a character or a control sequence.
+
+        `with_questions`: nobody has seen, and so answered, what programs asked the emulator.
+        """
         start = max(0, len(self._data) - REPLAY)
         recent = bytes(self._data[start:])
         if self.start + start > 0:
             recent = recent[_safe_begin(recent) :]
-        return _QUESTION.sub(b"", recent)
+        return recent if with_questions else _QUESTION.sub(b"", recent)
 
 
 def _safe_begin(data: bytes) -> int:

@@ -106,7 +106,12 @@ class TerminalArea:
         envs = checked_variables(_offered_variables(offered_subprotocols(request)))
         cwd = checked_directory(self._environment, query.get("cwd"))
         _check_upgrade(request)
-        return await _attach(request, self._terminals.create(Wish(terminal_id, cwd, envs, size)))
+        terminal = self._terminals.create(Wish(terminal_id, cwd, envs, size))
+        try:
+            return await _attach(request, terminal)
+        except BadRequest:  # an upgrade that is none after all
+            await self._terminals.delete(terminal_id)
+            raise
 
 
 async def _attach(request: Request, terminal: Terminal) -> Answer:

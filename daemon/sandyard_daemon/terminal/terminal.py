@@ -63,6 +63,7 @@ class Terminal:
         self._children = children
         self._ended = ended
         self._killed = False
+        self._was_seen = False
         self._attachments: set[Attachment] = set()
         self._taken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -119,7 +120,9 @@ class Terminal:
         """A client's place behind the newest output, and the recent output before it."""
         attachment = Attachment(self.output.end)
         self._attachments.add(attachment)
-        return attachment, self.output.replay()
+        replay = self.output.replay(with_questions=not self._was_seen)
+        self._was_seen = True
+        return attachment, replay
 
     def detach(self, attachment: Attachment) -> None:
         """The client is gone."""
