@@ -6,7 +6,6 @@ Every conversation is played header by header; what a terminal shows is drawn by
 import base64
 import contextlib
 import json
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,12 +144,10 @@ def test_a_browser_offers_its_version_and_comes_by_the_query(shared_toolbox: Too
     assert json.loads(socket.close_reason) == {"exitCode": 0}
 
 
-def test_connected_comes_at_once(shared_toolbox: Toolbox, name: str) -> None:
+def test_connected_comes_first_and_the_terminal_is_listed_by_then(shared_toolbox: Toolbox, name: str) -> None:
     with create(shared_toolbox, name, EXIT) as socket:
-        begun = time.monotonic()
         first = next(socket.messages(SECONDS))
     assert controls([first]) == [{"type": "control", "status": "connected"}]
-    assert first.at - begun < 2  # the Python SDK allows 0.1 s; this machine may be busy
     assert [one["id"] for one in shared_toolbox.call("GET", "/process/pty").json()["sessions"]].count(name) == 1
 
 

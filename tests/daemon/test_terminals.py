@@ -5,7 +5,6 @@ import contextlib
 import json
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -527,11 +526,9 @@ def test_pings_are_answered_while_output_floods(daemon: Daemon, screen: Screen) 
     screen.type("exec yes\n")
     screen.until(b"y\r\ny\r\n")
     screen.socket.ping(b"still there?")
-    began = time.monotonic()
     while not screen.socket.pongs:
         assert screen.read()
         screen.seen = b""
-    assert time.monotonic() - began < 5
     screen.type(b"\x03")
     screen.rest()
     assert screen.controls[-1]["exitCode"] == 130
