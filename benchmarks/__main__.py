@@ -18,6 +18,7 @@ from benchmarks import (
     log_capture,
     report,
     starting,
+    terminal,
 )
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
@@ -37,6 +38,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "ready": starting.measure_ready,
     "idle": starting.measure_idle,
     "daemon": daemon.measure,
+    "terminal": terminal.measure,
 }
 """What can be asked for, in the table's order."""
 

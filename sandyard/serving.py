@@ -10,6 +10,8 @@ from typing import Any
 import uvicorn
 
 SHUTDOWN_SECONDS = 5
+PING_SECONDS = 25.0
+"""Load balancers cut connections that are silent for a minute."""
 
 
 class _Server(uvicorn.Server):
@@ -61,14 +63,15 @@ def listen_unix(path: Path) -> socket.socket:
 async def serve(app: Callable[..., Any], listener: socket.socket, *, websockets: bool = True) -> AsyncIterator[None]:
     """Serve `app` on `listener` until the block ends; then finish what is under way, bounded by `SHUTDOWN_SECONDS`.
 
-    httptools and wsproto take the long subprotocol headers of terminals and stream a gigabyte a second; uvicorn's own
-    pings are off because they cut a client that pauses (design.md 2).
+    httptools and wsproto take the long subprotocol headers of terminals and stream a gigabyte a second. Pings keep idle
+    WebSockets open in what lies between; no answer is asked for, because that would cut a client that pauses.
     """
     config = uvicorn.Config(
         app,
         http="httptools",
         ws="wsproto" if websockets else "none",
-        ws_ping_interval=None,
+        ws_ping_interval=PING_SECONDS,
+        ws_ping_timeout=None,
         ws_per_message_deflate=False,  # log streams would be carried at the speed of zlib
         ws_max_size=1 << 26,
         lifespan="off",

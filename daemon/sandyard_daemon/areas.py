@@ -9,7 +9,7 @@ from sandyard_daemon.environment import Environment
 from sandyard_daemon.execution import Executions
 from sandyard_daemon.http.messages import Answer, Handler, Request
 from sandyard_daemon.state import StateDirectory
-from sandyard_daemon.wire.operations import Operation
+from sandyard_daemon.wire.operations import INTERNAL, Operation
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +66,26 @@ def _interpreter(context: Context) -> Area:
     return InterpreterArea(context.environment, context.children)
 
 
+def _terminals(context: Context) -> Area:
+    from sandyard_daemon.terminal.routes import TerminalArea
+
+    return TerminalArea(context)
+
+
+def _gateway(context: Context) -> Area:
+    from sandyard_daemon.gateway.routes import GatewayArea
+
+    return GatewayArea(context)
+
+
 LOADERS: dict[str, Loader] = {
+    "/_daemon": _gateway,
     "/git": _git,
     "/lsp": _lsp,
     "/port": _system,
     "/process/code-run": _code,
     "/process/interpreter": _interpreter,
+    "/process/pty": _terminals,
     "/system": _system,
 }
 """Path prefix to area; the longest prefix of whole path parts wins."""
@@ -96,6 +110,11 @@ class Areas:
             return self._handlers(loader)[operation.operation_id](request)
 
         return handle
+
+    def internal(self) -> dict[str, Handler]:
+        """By path: the handlers of `wire.operations.INTERNAL`."""
+        handlers = {operation.path: self.handler(operation) for operation in INTERNAL}
+        return {path: handler for path, handler in handlers.items() if handler is not None}
 
     def _handlers(self, loader: Loader) -> dict[str, Handler]:
         if loader not in self._loaded:

@@ -6,8 +6,9 @@ DaemonError
  │   └─ ServerNotInitialized │                          │
  ├─ Unauthorized 401         │   ├─ SessionEnded        └─ Internal 500
  ├─ NotFound 404             │   └─ CommandCompleted
- ├─ WrongMethod 405          └─ BodyTooLarge 413
- ├─ ExecutionTimeout 408     └─ RequestTimeout 408
+ ├─ WrongMethod 405          ├─ BodyTooLarge 413
+ ├─ ExecutionTimeout 408     └─ TooMany 422
+ └─ RequestTimeout 408
 
 *Source:* contract/toolbox-daemon.md 2.3. Codes stay inside the enumeration of the toolbox description.
 """
@@ -104,6 +105,12 @@ class BodyTooLarge(DaemonError):
     """More bytes than this operation takes."""
 
     status, code = 413, "BAD_REQUEST"
+
+
+class TooMany(DaemonError):
+    """There are as many of these as one sandbox may have."""
+
+    status, code = 422, "UNPROCESSABLE_ENTITY"
 
 
 class NotBuilt(DaemonError):

@@ -109,8 +109,8 @@ async def serve(arguments: Arguments) -> None:
         **SessionRoutes(sessions).handlers(),
         **logs.handlers(),
     }
-    paths = InternalRoutes(sessions, events, logs).handlers()
     areas = Areas(Context(environment, children, state, executions))
+    paths = {**InternalRoutes(sessions, events, logs).handlers(), **areas.internal()}
     server = Server(Application(secret, operations, areas, paths, ports=PortRoutes().forward))
     await server.listen(str(arguments.door_dir / DOOR_NAME))
     gc.collect()

@@ -7,6 +7,7 @@ ProxyError
 ├── Unauthenticated       401
 ├── ForeignHost           403  a Host that is not ours
 ├── NotFound              404  sandbox, session, command
+├── WrongMethod           405  a page of our own that is only read
 ├── DoorUnreachable       502  the sandbox's daemon does not answer
 │   ├── NotDelivered      502  the daemon did not take the request; safe to repeat
 │   ├── DoorReplaced      502  something else stands where the daemon's socket was
@@ -76,6 +77,13 @@ class NotFound(ProxyError):
     def sandbox(cls, key: str) -> "NotFound":
         """The sandbox is unknown or somebody else's."""
         return cls(f"not found: sandbox {key} does not exist")
+
+
+class WrongMethod(ProxyError):
+    """A page of our own does not take this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "BAD_REQUEST"
 
 
 class DoorUnreachable(ProxyError):

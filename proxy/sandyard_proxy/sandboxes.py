@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from sandyard_api.jobs.wire import Route
 from sandyard_proxy.activity import Activity
 from sandyard_proxy.answers import AnswerOnce
-from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, header, text_header
+from sandyard_proxy.asgi import Headers, Receive, Scope, Send, end_to_end, header, raw_path, text_header
 from sandyard_proxy.auth import Credential, Entry, cookie_for, forwarded_headers, let_in
 from sandyard_proxy.connection import ResponseHead
 from sandyard_proxy.cors import answer_preflight, is_preflight
@@ -20,6 +20,7 @@ from sandyard_proxy.forwarded import SCHEMES, origin_headers, without_origin
 from sandyard_proxy.pages import warn_first
 from sandyard_proxy.replay import Replay
 from sandyard_proxy.route_table import RouteTable
+from sandyard_proxy.terminal import is_terminal, serve_terminal
 from sandyard_proxy.tunnel import tunnel
 
 STARTED = "started"
@@ -82,6 +83,17 @@ class SandboxRoutes:
         log = log_of(destination)
         if log is not None and wants_follow(scope):
             await self._follow.serve(scope, receive, send, entry.route, read_request(scope, *log))
+        elif is_terminal(destination):
+            door = self._doors.get(entry.route)
+            await serve_terminal(
+                scope,
+                receive,
+                send,
+                path=raw_path(scope),
+                lend=door.lend,
+                door=door.credentials,
+                cookies=_cookies(scope, entry),
+            )
         else:
             await self._forward(scope, receive, send, destination, entry)
 
@@ -130,15 +142,22 @@ def _rewritten(scope: Scope, destination: Destination, entry: Entry, head: Respo
     elif destination.mount is Mount.PATH:
         # Its scripts may run, but as a page of nobody's origin, and without cookies on ours.
         headers = _shielded([pair for pair in headers if pair[0] != b"set-cookie"], PATH_POLICY)
-    elif entry.credential is Credential.TOKEN_QUERY and scope["method"] == "GET":
-        secure = SCHEMES[scope.get("scheme", "http")] == "https"
-        headers.append((b"set-cookie", cookie_for(entry, secure=secure)))
+    else:
+        headers += _cookies(scope, entry)
     return headers
 
 
 def _shielded(headers: Headers, policy: bytes) -> Headers:
     kept = [pair for pair in headers if pair[0] not in SHIELDED]
     return [*kept, (b"content-security-policy", policy), (b"x-content-type-options", b"nosniff")]
+
+
+def _cookies(scope: Scope, entry: Entry) -> Headers:
+    """For a browser that came with the token in its address: what lets in the page's own requests."""
+    if entry.credential is not Credential.TOKEN_QUERY or scope.get("method") != "GET":
+        return []
+    secure = SCHEMES[scope.get("scheme", "http")] == "https"
+    return [(b"set-cookie", cookie_for(entry, secure=secure))]
 
 
 def _location(scope: Scope, destination: Destination, value: bytes) -> bytes:

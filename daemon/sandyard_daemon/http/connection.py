@@ -280,6 +280,9 @@ class _Tunnel:
     def close(self) -> None:
         self._connection.transport.close()
 
+    def abort(self) -> None:
+        self._connection.abort()
+
 
 async def _close(chunks: AsyncIterator[bytes]) -> None:
     """End a generator that was not read to its end, so that its own clean-up runs now."""

@@ -38,7 +38,10 @@ class Tunnel(Protocol):
         """Send, waiting while the other side is slow."""
 
     def close(self) -> None:
-        """End it; may be repeated."""
+        """End it when what was written is sent; may be repeated."""
+
+    def abort(self) -> None:
+        """Cut it at once; may be repeated."""
 
 
 class Request:

@@ -96,9 +96,9 @@ class WebSocket:
         self._tunnel.close()
 
     def abort(self) -> None:
-        """Cut at once."""
+        """Cut at once, whatever waits to be sent."""
         self._closed = True
-        self._tunnel.close()
+        self._tunnel.abort()
 
     async def _write(self, event: Event) -> None:
         if self._closed:

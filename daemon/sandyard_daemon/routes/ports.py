@@ -26,8 +26,8 @@ class PortRoutes:
 
     async def forward(self, request: Request) -> Answer:
         """ANY `/proxy/{port}/{path}`; the path is kept as it was sent."""
-        port = _port(request.parameters[0])
-        upstream = _Upstream(*await _connect(port))
+        port = checked_port(request.parameters[0])
+        upstream = _Upstream(*await connect_port(port))
         try:
             if request.header("upgrade") is not None and "upgrade" in (request.header("connection") or "").lower():
                 return await _switch(request, port, upstream)
@@ -40,7 +40,8 @@ class PortRoutes:
             raise
 
 
-async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def connect_port(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to a port of the sandbox's loopback. Raises `Unavailable`."""
     for host in ("127.0.0.1", "::1"):
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(CONNECT_SECONDS):
@@ -173,7 +174,8 @@ def _target(request: Request) -> bytes:
     return (f"{path}?{request.raw_query}" if request.raw_query else path).encode("latin-1")
 
 
-def _port(text: str) -> int:
+def checked_port(text: str) -> int:
+    """Raises `BadRequest`."""
     if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65536):
         raise BadRequest(f"not a port: {text}")
     return int(text)

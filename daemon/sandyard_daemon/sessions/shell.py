@@ -120,7 +120,7 @@ class Shell:
         word, _, rest = line.partition(b" ")
         self._read_status()  # it may have reported its last command just before
         self._alive = False
-        self._died(int(rest) if word == b"exit" else KILLED)
+        self._died(int(rest.split()[0]) if word == b"exit" else KILLED)
 
     def _close(self) -> None:
         loop = asyncio.get_running_loop()

@@ -13,6 +13,34 @@ GET /_daemon/logs/{session}/{command}?cursor=N[&limit=BYTES][&follow=true]
 GET /_daemon/logs/{session}/{command}?head
     JSON `LogHead`.
 
+Four WebSockets, loaded by their first request (`gateway_client.py` speaks them but for the second):
+
+GET /_daemon/exec
+    The first message, text, says what to run: `{"command", "cwd", "envs", "pty": {"cols", "rows", "term"}, "login"}`,
+    every key optional; without a command the shell itself, without `pty` on three pipes. The answer is
+    `{"type": "started"}` or `{"type": "error", "error"}` and the close. Then binary messages: a byte for the stream (0
+    standard input, to the daemon; 1 output, 2 errors, from it) and the stream's bytes. Text messages to the daemon:
+    `{"type": "eof"}`, `{"type": "resize", "cols", "rows"}`, `{"type": "signal", "name": "INT"}`. The last message is
+    `{"type": "exited", "exitCode", "exitReason", "signal"}` (128 + n after a signal, `signal` its name), then close
+    1000. A client that goes before that hangs up on everything the program started.
+GET /_daemon/terminal?cols=&rows=&cwd=
+    A login shell on a terminal. Output as text cut at characters. What comes is typed, but for a text message that
+    is `{"rows", "cols"}` and nothing else, a resize. Close 1000 with `{"exitCode", "exitReason"}` as reason.
+GET /_daemon/forward/{port} and GET /_daemon/forward/unix?path=
+    A connection to the sandbox's loopback or to a unix socket in it; 502 where nothing answers. Binary messages are
+    its bytes; the text message `{"type": "eof"}` ends one direction, the close both.
+GET /_daemon/fs
+    Binary messages made by `wire.messages`: a JSON head and bytes. To the daemon `{"id", "op", ...}`, back
+    `{"id", ...}` or `{"id", "error": "ENOENT", "message"}`, one for each, in order. A relative path begins at the
+    user's home. What is open is closed with the socket. By `op`, with [what else comes back]:
+    open path access=r|w|rw create= truncate= exclusive= append= mode= [handle]; close handle; fsync handle;
+    read handle offset size [the bytes, at the most 256 KiB, none at the end]; write handle offset, the bytes behind;
+    opendir path [handle]; readdir handle [entries, each a name with attributes; none at the end];
+    stat, lstat path, fstat handle [mode size uid gid nlink atime_ns mtime_ns ctime_ns];
+    setstat path, fsetstat handle: size= mode= uid= gid= atime_ns= mtime_ns= follow=false; statvfs path [what it has];
+    realpath, readlink path [path]; mkdir path mode=; rmdir, remove path; rename path to replace=true;
+    link path to; symlink path target.
+
 A log frame is a 13-byte header, `>QBI` = offset of its first payload byte, stream, payload length, and the payload.
 Offsets count the payload bytes of both streams in arrival order. The end record has stream `END`, the log's size at the
 command's end as offset and 8 bytes of payload: `>q`, the exit code.

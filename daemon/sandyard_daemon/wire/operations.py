@@ -99,12 +99,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/process/interpreter/context", "CreateInterpreterContext", True),
     Operation("DELETE", "/process/interpreter/context/{id}", "DeleteInterpreterContext", True),
     Operation("GET", "/process/interpreter/execute", "ExecuteInterpreterCode", True),
-    Operation("GET", "/process/pty", "ListPtySessions", False),
-    Operation("POST", "/process/pty", "CreatePtySession", False),
-    Operation("GET", "/process/pty/{sessionId}", "GetPtySession", False),
-    Operation("DELETE", "/process/pty/{sessionId}", "DeletePtySession", False),
-    Operation("GET", "/process/pty/{sessionId}/connect", "ConnectPtySession", False),
-    Operation("POST", "/process/pty/{sessionId}/resize", "ResizePtySession", False),
+    Operation("GET", "/process/pty", "ListPtySessions", True),
+    Operation("POST", "/process/pty", "CreatePtySession", True),
+    Operation("GET", "/process/pty/{sessionId}", "GetPtySession", True),
+    Operation("DELETE", "/process/pty/{sessionId}", "DeletePtySession", True),
+    Operation("GET", "/process/pty/{sessionId}/connect", "ConnectPtySession", True),
+    Operation("POST", "/process/pty/{sessionId}/resize", "ResizePtySession", True),
     Operation("GET", "/process/session", "ListSessions", True),
     Operation("POST", "/process/session", "CreateSession", True),
     Operation("GET", "/process/session/entrypoint", "GetEntrypointSession", True),
@@ -121,6 +121,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/work-dir", "GetWorkDir", True),
     # Not in the description, and sent by released SDKs all the same.
     Operation("GET", "/project-dir", "GetProjectDir", True),
-    Operation("GET", "/process/pty/create-connect", "CreateConnectPtySession", False),
+    Operation("GET", "/process/pty/create-connect", "CreateConnectPtySession", True),
     Operation("POST", "/files/upload", "UploadFileLegacy", False),
 )
+
+INTERNAL: tuple[Operation, ...] = (
+    Operation("GET", "/_daemon/exec", "Exec", True),
+    Operation("GET", "/_daemon/terminal", "WebTerminal", True),
+    Operation("GET", "/_daemon/forward/unix", "ForwardUnix", True),
+    Operation("GET", "/_daemon/forward/{port}", "ForwardTcp", True),
+    Operation("GET", "/_daemon/fs", "FileSystem", True),
+)
+"""Of `/_daemon`, what is loaded by its first request."""

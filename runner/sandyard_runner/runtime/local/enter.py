@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4, 8, 32, 4096, 16384
+_FLAGS = {"overlay": MS_NODEV, "devpts": MS_NOSUID | MS_NOEXEC}
+"""Where they are not the usual ones: programs keep their set-user-id bits, and terminals are devices."""
 MNT_DETACH = 2
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG, SIGKILL = 1, 9
@@ -85,7 +87,7 @@ def mount_tree(root: str, mounts: list[dict[str, Any]]) -> None:
         elif kind == "directory":
             os.chmod(target, item["mode"])
         else:
-            flags = MS_NOSUID | MS_NODEV if kind != "overlay" else MS_NODEV
+            flags = _FLAGS.get(kind, MS_NOSUID | MS_NODEV)
             mount(kind, target, kind, flags, item.get("options", ""))
 
 

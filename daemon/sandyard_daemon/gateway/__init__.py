@@ -1,0 +1,1 @@
+"""What runner and proxy need of a sandbox beside the public toolbox: programs, ports, files. Loaded late."""

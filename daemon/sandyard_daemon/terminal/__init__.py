@@ -1,0 +1,1 @@
+"""Terminals that several clients share: `/process/pty`. Loaded by their first request."""
