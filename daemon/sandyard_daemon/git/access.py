@@ -18,6 +18,7 @@ from sandyard_daemon.errors import BadRequest
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?:(?P<user>[^/?#]*)@)?(?P<rest>[^/?#]+.*|/.*)", re.DOTALL)
 _USER_IN_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*://)[^\s/@'\"]+@")
 _HIDDEN = "***"
+_TOKEN_LENGTH = 20
 
 
 class Credentials(NamedTuple):
@@ -107,13 +108,21 @@ def quoted(text: str) -> str:
 
 
 def _of_url(user: str) -> Credentials | None:
-    """`name:password`; a name alone is no secret and stays where it is."""
+    """`name:password` or `token:`; a name alone is no secret and stays where it is. Raises `BadRequest`."""
     name, colon, password = user.partition(":")
-    return Credentials(unquote(name), unquote(password)) if colon and password else None
+    if not colon:
+        return None
+    found = Credentials(unquote(name), unquote(password))
+    if any(character < " " for part in found for character in part):
+        raise BadRequest("the user part of the URL holds a control character")
+    return found
 
 
 def _spellings(credentials: Credentials) -> list[str]:
-    """The password and the forms it takes on the wire, the longest first."""
+    """The password and the forms it takes on the wire, the longest first; tokens often stand for the name."""
     username, password = credentials
-    basic = base64.b64encode(f"{username}:{password}".encode()).decode()
-    return sorted({basic, password, quote(password), quote(password, safe="")}, key=len, reverse=True)
+    secrets = [password, username] if len(username) >= _TOKEN_LENGTH or not password else [password]
+    found = {base64.b64encode(f"{username}:{password}".encode()).decode()}
+    for secret in secrets:
+        found |= {secret, quote(secret), quote(secret, safe="")}
+    return sorted(found - {""}, key=len, reverse=True)

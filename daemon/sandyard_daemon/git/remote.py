@@ -77,7 +77,7 @@ class RemoteRoutes:
     async def _checkout(self, repository: Repository, commit: str, fetch: list[str], access: Access) -> None:
         """The commit, detached; one that a shallow or single-branch clone left out is asked for by its full hash."""
         asked = f"{commit}^{{commit}}"
-        found = await repository.attempt("rev-parse", "--verify", "--quiet", "--end-of-options", asked)
+        found = await repository.attempt("rev-parse", "--verify", "--quiet", asked)
         if found.exit_code != 0:
             if _FULL_HASH.fullmatch(commit) is None:
                 raise BranchNotFound(f"no commit {commit!r} on the branch that was cloned to {repository.directory}")

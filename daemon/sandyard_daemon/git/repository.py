@@ -48,7 +48,7 @@ class Repository:
 
     async def differs(self, *options: str) -> bool:
         """Whether `git diff` with these options would show anything."""
-        finished = await self.attempt("diff", "--quiet", "--no-ext-diff", *options)
+        finished = await self.attempt("diff", "--quiet", "--no-ext-diff", "--no-textconv", *options)
         if finished.exit_code not in (0, 1):
             raise failure(finished)
         return finished.exit_code == 1

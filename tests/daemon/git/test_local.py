@@ -295,7 +295,7 @@ def test_ahead_and_behind_are_counted_against_the_upstream(toolbox: Toolbox, rep
 
 def test_hooks_run_and_their_refusal_is_told(toolbox: Toolbox, repo: Path) -> None:
     hook = repo / ".git" / "hooks" / "pre-commit"
-    hook.write_text("#!/bin/sh\necho this is not good enough >&2\nexit 1\n")
+    hook.write_text("#!/bin/sh\necho 'error: not good enough' >&2\nexit 1\n")
     hook.chmod(0o755)
     (repo / "file").touch()
     toolbox.done("add", files=["file"])
@@ -347,3 +347,35 @@ def test_settings_name_what_is_wrong_with_them(toolbox: Toolbox, repo: Path) -> 
     assert refused(toolbox.get("config", "nowhere", key="a.b", scope="local")) == (404, "GIT_REPO_NOT_FOUND")
     (toolbox.home / "plain").mkdir()
     assert refused(toolbox.post("config", "plain", key="a.b", value="v", scope="local")) == (404, "GIT_REPO_NOT_FOUND")
+
+
+def test_settings_of_the_user_do_not_change_what_is_read(toolbox: Toolbox, repo: Path) -> None:
+    toolbox.commit("second", "two")
+    git(repo, "branch", "base", "HEAD~1")
+    git(repo, "branch", "--set-upstream-to=base")
+    (repo / "folder").mkdir()
+    (repo / "folder" / "new").touch()
+    settings = {
+        "status.aheadBehind": "false",
+        "status.showUntrackedFiles": "no",
+        "status.showStash": "true",
+        "color.ui": "always",
+        "log.showSignature": "true",
+        "log.decorate": "full",
+        "format.pretty": "oneline",
+        "log.date": "relative",
+        "core.quotePath": "true",
+        "commit.cleanup": "strip",
+        "pull.rebase": "true",
+        "clone.defaultRemoteName": "elsewhere",
+    }
+    for key, value in settings.items():
+        toolbox.done("config", None, key=key, value=value)
+    facts = toolbox.status()
+    assert (facts["ahead"], facts["behind"]) == (1, 0)
+    assert toolbox.files() == {"folder/new": ("Untracked", "Untracked")}
+    assert [each["message"] for each in toolbox.get("history").json] == ["second: two\n", "first.txt: one\n"]
+    assert toolbox.get("branches").json == {"branches": ["base", "main"], "current": "main"}
+    toolbox.done("clone", "copy", url=str(repo))
+    toolbox.done("pull", "copy")
+    assert toolbox.get("remotes", "copy").json["remotes"][0]["name"] == "origin"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.conftest import eventually
-from tests.daemon.git.conftest import CREDENTIALS, PASSWORD, PERSON, Toolbox, git, with_user
+from tests.daemon.git.conftest import CREDENTIALS, PASSWORD, PERSON, Toolbox, git, make_upstream, with_user
 from tests.git_server import GitServer
 
 QUOTED = "pa%20ss%2Fwo%3Ard%40%C3%BC"
@@ -21,7 +21,8 @@ def holds_secret(text: bytes) -> bool:
 class Watcher:
     """Reads the command line and the environment of every process there is, as fast as it can."""
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: tuple[bytes, ...] = SECRETS) -> None:
+        self._secrets = secrets
         self.found: list[str] = []
         self.seen: set[bytes] = set()
         self._over = threading.Event()
@@ -44,7 +45,7 @@ class Watcher:
                     except OSError:
                         continue
                     self.seen.add(content.split(b"\0")[0]) if name == "cmdline" else None
-                    if holds_secret(content):
+                    if any(secret in content for secret in self._secrets):
                         self.found.append(f"{name}: {content!r}")
 
 
@@ -154,3 +155,36 @@ def test_the_file_that_holds_a_password_is_replaced_under_gits_lock(toolbox: Too
     assert sorted(each.name for each in (repo / ".git").glob("config*")) == ["config"]
     toolbox.done("commit", message="m", allow_empty=True, **PERSON)
     eventually(lambda: not list((repo / ".git").glob("*.lock")))
+
+
+TOKEN = "ghp_0123456789abcdefghijklmnop"
+
+
+@pytest.mark.parametrize(
+    "user",
+    [f"{TOKEN}:", f"{TOKEN}:x-oauth-basic", f"x-access-token:{TOKEN}"],
+    ids=["alone", "as name", "as password"],  # pytest puts what it calls a test into the environment
+)
+def test_a_token_is_a_secret_on_either_side_of_the_colon(toolbox: Toolbox, tmp_path: Path, user: str) -> None:
+    name, _, password = user.partition(":")
+    tokens = GitServer(str(tmp_path / "tokens"), name, password)
+    make_upstream(tmp_path / "tokens")
+    hook = tmp_path / "tokens" / "upstream.git" / "hooks" / "pre-receive"
+    hook.write_text(f"#!/bin/sh\necho you sent {TOKEN} >&2\nexit 1\n")
+    hook.chmod(0o755)
+    tokens.start()
+    try:
+        with Watcher((TOKEN.encode(),)) as watcher:
+            toolbox.done("clone", url=with_user(f"{tokens.url}/upstream.git", user))
+            toolbox.commit("new.txt", "x")
+            answer = toolbox.post("push")
+        assert answer.status == 422
+        assert TOKEN.encode() not in answer.body
+        assert not watcher.found
+    finally:
+        tokens.stop()
+
+
+def test_a_url_cannot_smuggle_lines_into_the_credential_protocol(toolbox: Toolbox) -> None:
+    answer = toolbox.post("clone", url="http://a:b%0Ahost=evil@127.0.0.1:1/x")
+    assert (answer.status, answer.json["code"]) == (400, "BAD_REQUEST")
