@@ -35,7 +35,15 @@ class Area(Protocol):
 Loader = Callable[[Context], Area]
 
 # The imports stand inside these functions on purpose: each is paid for when a sandbox uses the area, not at its start.
-LOADERS: dict[str, Loader] = {}
+
+
+def _files(context: Context) -> Area:
+    from sandyard_daemon.files.area import FilesArea
+
+    return FilesArea(context)
+
+
+LOADERS: dict[str, Loader] = {"/files": _files}
 """Path prefix to area; the longest prefix of whole path parts wins."""
 
 

@@ -2,10 +2,13 @@
 
 DaemonError
  ├─ BadRequest 400           ├─ Conflict 409            ├─ Unavailable 502
- │   └─ InvalidBody          ├─ Gone 410                ├─ NotBuilt 501
- ├─ Unauthorized 401         │   ├─ SessionEnded        └─ Internal 500
- ├─ NotFound 404             │   └─ CommandCompleted
- ├─ WrongMethod 405          └─ BodyTooLarge 413
+ │   ├─ InvalidBody          ├─ Gone 410                ├─ NotBuilt 501
+ │   └─ NoPlaceToLook        │   ├─ SessionEnded        └─ Internal 500
+ ├─ Unauthorized 401         │   └─ CommandCompleted
+ ├─ FileAccessDenied 403     ├─ BodyTooLarge 413
+ ├─ NotFound 404             └─ RangeNotSatisfiable 416
+ │   └─ FileMissing
+ ├─ WrongMethod 405
  └─ ExecutionTimeout 408
 
 *Source:* contract/toolbox-daemon.md 2.3. Codes stay inside the enumeration of the toolbox description.
@@ -39,6 +42,12 @@ class InvalidBody(BadRequest):
     code = "INVALID_REQUEST_BODY"
 
 
+class NoPlaceToLook(BadRequest):
+    """What was to be searched is not there."""
+
+    code = "FILE_NOT_FOUND"
+
+
 class Unauthorized(DaemonError):
     """The door's secret is missing or wrong."""
 
@@ -49,6 +58,18 @@ class NotFound(DaemonError):
     """No such route, session, command or log."""
 
     status, code = 404, "NOT_FOUND"
+
+
+class FileAccessDenied(DaemonError):
+    """The daemon's user may not."""
+
+    status, code = 403, "FILE_ACCESS_DENIED"
+
+
+class FileMissing(NotFound):
+    """No such file or directory."""
+
+    code = "FILE_NOT_FOUND"
 
 
 class WrongMethod(DaemonError):
@@ -64,7 +85,7 @@ class ExecutionTimeout(DaemonError):
 
 
 class Conflict(DaemonError):
-    """The session exists already."""
+    """It exists already."""
 
     status, code = 409, "CONFLICT"
 
@@ -91,6 +112,12 @@ class BodyTooLarge(DaemonError):
     """More bytes than this operation takes."""
 
     status, code = 413, "BAD_REQUEST"
+
+
+class RangeNotSatisfiable(DaemonError):
+    """A range that begins behind the end of the file."""
+
+    status, code = 416, "BAD_REQUEST"
 
 
 class NotBuilt(DaemonError):
