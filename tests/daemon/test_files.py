@@ -6,14 +6,12 @@ import socket
 import stat
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, quote_from_bytes, urlencode
+from urllib.parse import quote_from_bytes, urlencode
 
 import pytest
 
 from tests.daemon.conftest import Answer, Daemon, Starter
 from tests.daemon.files import conforms, error_of
-
-NAMES = ("ListFiles", "GetFileInfo", "DeleteFile", "MoveFile", "SetFilePermissions", "SearchFiles", "FindInFiles")
 
 
 def path(operation: str, **query: str) -> str:
@@ -21,9 +19,16 @@ def path(operation: str, **query: str) -> str:
 
 
 @pytest.fixture
-def home(daemon: Daemon) -> Path:
-    """The work directory of the daemon."""
-    return daemon.home
+def home(tmp_path: Path) -> Path:
+    """An empty work directory."""
+    (tmp_path / "work").mkdir()
+    return tmp_path / "work"
+
+
+@pytest.fixture
+def daemon(start_daemon: Starter, home: Path) -> Daemon:
+    """A daemon at work there."""
+    return start_daemon("--work-dir", str(home))
 
 
 def names(answer: Answer) -> list[str]:
@@ -63,7 +68,7 @@ def test_depth_lists_what_is_deeper_and_never_through_links(daemon: Daemon, home
     assert names(daemon.get(path("", path="", depth="99"))) == ["one", "loop", "two", "three"]
 
 
-@pytest.mark.parametrize("depth", ["0", "-1", "x", "1.5", "", "9" * 400, "１"])
+@pytest.mark.parametrize("depth", ["0", "-1", "x", "1.5", "", "9" * 400, "\N{FULLWIDTH DIGIT ONE}"])
 def test_a_depth_that_is_no_number_of_levels_is_a_400(daemon: Daemon, depth: str) -> None:
     assert error_of(daemon.get(path("", depth=depth))) == (400, "BAD_REQUEST")
 
@@ -195,7 +200,7 @@ def test_d32_special_bits_of_a_mode_are_set(daemon: Daemon, home: Path) -> None:
     assert stat.S_IMODE((home / "shared").stat().st_mode) == 0o2755
 
 
-@pytest.mark.parametrize("mode", ["999", "abc", "0o755", "77777", "-755", " 755", "７５５", "7.5"])
+@pytest.mark.parametrize("mode", ["999", "abc", "0o755", "77777", "-755", " 755", "\N{FULLWIDTH DIGIT SEVEN}55", "7.5"])
 def test_a_mode_that_is_not_octal_is_a_400_and_changes_nothing(daemon: Daemon, home: Path, mode: str) -> None:
     assert error_of(daemon.ask("POST", path("/folder", path="new", mode=mode))) == (400, "BAD_REQUEST")
     assert not (home / "new").exists()
@@ -220,7 +225,9 @@ def test_permissions_take_names_and_numbers_and_change_all_or_nothing(daemon: Da
         assert stat.S_IMODE(file.stat().st_mode) == 0o644, "nothing was changed"
     assert daemon.ask("POST", path("/permissions", path="file")).status == 200
     if os.getuid() == 0:
-        assert daemon.ask("POST", path("/permissions", path="file", owner="nobody", group="12", mode="4755")).status == 200
+        assert (
+            daemon.ask("POST", path("/permissions", path="file", owner="nobody", group="12", mode="4755")).status == 200
+        )
         status = file.stat()
         assert (status.st_gid, stat.S_IMODE(status.st_mode)) == (12, 0o4755)
         assert daemon.ask("POST", path("/permissions", path="file", owner="0")).status == 200
@@ -286,8 +293,8 @@ def test_d32_a_move_to_another_file_system_keeps_what_belongs_to_a_file(daemon: 
 
 
 @pytest.mark.root
-def test_an_ordinary_user_is_refused_what_is_not_theirs(start_user_daemon: Starter, tmp_path: Path) -> None:
-    daemon = start_user_daemon()
+def test_an_ordinary_user_is_refused_what_is_not_theirs(start_daemon: Starter, tmp_path: Path) -> None:
+    daemon = start_daemon(user="nobody")
     closed = tmp_path / "closed"
     closed.mkdir(0o755)
     (closed / "file").write_text("old")
@@ -319,7 +326,7 @@ def test_an_ordinary_user_is_refused_what_is_not_theirs(start_user_daemon: Start
     assert sorted(entry.name for entry in closed.iterdir()) == ["file"]
 
 
-def test_a_tree_deeper_than_a_path_may_be_long_is_listed_and_deleted_as_far_as_it_goes(
+def test_a_tree_deeper_than_a_path_may_be_long_is_listed_as_far_as_it_goes_and_deleted(
     daemon: Daemon, home: Path
 ) -> None:
     handle = os.open(home, os.O_RDONLY)
@@ -331,16 +338,12 @@ def test_a_tree_deeper_than_a_path_may_be_long_is_listed_and_deleted_as_far_as_i
     os.close(handle)
     assert len(names(daemon.get(path("", depth="100000")))) > 700
     assert daemon.get(path("/search", path=".", pattern="x*")).json == {"files": []}
-    while (home / "deep").exists():
-        # Each goes on where a path can still be said; what is out of reach is told, not skipped over.
-        answer = daemon.ask("DELETE", path("", path="deep", recursive="true"))
-        assert answer.status in (204, 400)
-        if answer.status == 400:
-            assert "too long" in answer.json["message"]
-            break
+    assert daemon.ask("DELETE", path("", path="deep", recursive="true")).status == 204
+    assert list(home.iterdir()) == []
 
 
 def test_answers_are_text_that_json_parsers_take(daemon: Daemon, home: Path) -> None:
-    (home / 'quote" back\\ new\nline \x01 ü').touch()
-    assert json.loads(daemon.get("/files").body)[0]["name"] == 'quote" back\\ new\nline \x01 ü'
-    assert daemon.get(f"/files/info?path={quote('quote\" back\\ new\nline \x01 ü')}").status == 200
+    name = 'quote" back\\ new\nline \x01 ü'
+    (home / name).touch()
+    assert json.loads(daemon.get("/files").body)[0]["name"] == name
+    assert daemon.get(path("/info", path=name)).json["name"] == name

@@ -8,6 +8,7 @@ import re
 import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandyard_daemon.errors import BadRequest
 from sandyard_daemon.files.paths import shown
@@ -17,6 +18,7 @@ _OCTAL = re.compile(r"0?[0-7]{1,4}", re.ASCII)
 _SPECIAL = stat.S_ISUID | stat.S_ISGID | stat.S_ISVTX
 _MAX_ID = (1 << 32) - 2
 FOLDER_MODE = 0o755
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def octal(text: str) -> int:
@@ -60,50 +62,99 @@ def delete(path: str, *, recursive: bool) -> Steps[None]:
         raise BadRequest(f"a directory is deleted with recursive=true only: {shown(path)}")
     if os.path.samefile(path, "/"):
         raise BadRequest("the root directory cannot be deleted")
-    emptying = _Emptying()
-    yield from emptying.empty(path)
-    emptying.attempt(os.rmdir, path.rstrip("/"))
+    emptying = _Emptying(path.rstrip("/"))
+    yield from emptying.steps()
+    if emptying.failure is None:
+        emptying.attempt(os.rmdir, path.rstrip("/"))
     if emptying.failure is not None:
         raise emptying.failure
 
 
+class _Level(NamedTuple):
+    """A directory on the way down, and what is left in it."""
+
+    name: str
+    entries: Iterator["os.DirEntry[str]"]
+    identity: tuple[int, int]
+
+
 class _Emptying:
-    """Goes on after what cannot be removed, and remembers the first of it."""
+    """Empties a directory of any depth; goes on after what cannot be removed, and remembers the first of it.
 
-    def __init__(self) -> None:
+    By descriptors: a path may be too long to be said, and a directory that becomes a link is not followed. One is open
+    at a time; the way up is `..`, if that is still where we came from.
+    """
+
+    def __init__(self, root: str) -> None:
         self.failure: OSError | None = None
+        self._root = root
+        self._levels: list[_Level] = []
 
-    def attempt(self, remove: Callable[[str], None], path: str) -> None:
+    def attempt(self, remove: Callable[..., None], name: str, directory: int | None = None) -> None:
         try:
-            remove(path)
+            remove(name, dir_fd=directory)
         except FileNotFoundError:  # somebody else removed it
             return
         except OSError as error:
-            self.failure = self.failure or error
+            self._note(error, name)
 
-    def empty(self, root: str) -> Steps[None]:
-        """Depth first, by a stack of our own: a tree may be deeper than Python calls. Links are not followed."""
-        levels = [(root, self._entries(root))]
-        while levels:
-            path, entries = levels[-1]
-            entry = next(entries, None)
-            yield None
-            if entry is None:
-                levels.pop()
-                if levels:
-                    self.attempt(os.rmdir, path)
-            elif entry.is_dir(follow_symlinks=False):
-                levels.append((entry.path, self._entries(entry.path)))
-            else:
-                self.attempt(os.unlink, entry.path)
-
-    def _entries(self, directory: str) -> Iterator["os.DirEntry[str]"]:
+    def steps(self) -> Steps[None]:
+        at = os.open(self._root, _DIRECTORY)
         try:
-            with os.scandir(directory) as entries:
-                return iter(list(entries))
+            self._enter("", at)
+            while entry := self._next():
+                yield None
+                if isinstance(entry, _Level):
+                    at = self._up(at)
+                    self.attempt(os.rmdir, entry.name, at)
+                elif entry.is_dir(follow_symlinks=False):
+                    at = self._down(entry.name, at)
+                else:
+                    self.attempt(os.unlink, entry.name, at)
+        finally:
+            os.close(at)
+
+    def _next(self) -> "os.DirEntry[str] | _Level | None":
+        """The next entry here; the level itself when there is none; `None` when the root is done."""
+        entry = next(self._levels[-1].entries, None)
+        if entry is not None:
+            return entry
+        done = self._levels.pop()
+        return done if self._levels else None
+
+    def _down(self, name: str, at: int) -> int:
+        try:
+            inner = os.open(name, _DIRECTORY, dir_fd=at)
         except OSError as error:
-            self.failure = self.failure or error
-            return iter(())
+            self._note(error, name)
+            return at
+        os.close(at)
+        self._enter(name, inner)
+        return inner
+
+    def _up(self, at: int) -> int:
+        outer = os.open("..", _DIRECTORY, dir_fd=at)
+        status = os.fstat(outer)
+        if (status.st_dev, status.st_ino) != self._levels[-1].identity:
+            os.close(outer)
+            raise OSError(errno.EBUSY, "the directory was moved while it was deleted", self._root)
+        os.close(at)
+        return outer
+
+    def _enter(self, name: str, at: int) -> None:
+        entries: list[os.DirEntry[str]] = []
+        try:
+            with os.scandir(at) as found:
+                entries = list(found)
+        except OSError as error:
+            self._note(error, name)
+        status = os.fstat(at)
+        self._levels.append(_Level(name, iter(entries), (status.st_dev, status.st_ino)))
+
+    def _note(self, error: OSError, name: str) -> None:
+        if self.failure is None:
+            way = [level.name for level in self._levels[1:]]
+            self.failure = OSError(error.errno, os.strerror(error.errno or 0), "/".join([self._root, *way, name]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from sandyard_daemon.errors import BadRequest, DaemonError, RangeNotSatisfiable, envelope
 from sandyard_daemon.files.paths import checked, query_of, refusal, required, shown
-from sandyard_daemon.files.reading import Content, Readable
+from sandyard_daemon.files.reading import Content, Readable, opened
 from sandyard_daemon.files.workers import Workers
 from sandyard_daemon.http.messages import Answer, Handler, Request, Response, StreamResponse
 from sandyard_daemon.routes.fields import texts
@@ -58,7 +58,7 @@ class DownloadRoutes:
         *Source:* RFC 9110 sections 13 and 14.
         """
         path = required(query_of(request), "path")
-        file = await self._workers.run(Readable, self._resolve(path))
+        file = await opened(self._workers, self._resolve(path))
         size, modified = file.status.st_size, _http_date(file.status.st_mtime)
         headers: tuple[tuple[str, str], ...] = (
             ("Last-Modified", modified),
@@ -114,7 +114,7 @@ class DownloadRoutes:
         try:
             if not path:
                 raise InvalidFilePath("the path is empty")
-            return await self._workers.run(Readable, self._resolve(checked(path)))
+            return await opened(self._workers, self._resolve(checked(path)))
         except BadRequest as error:
             raise InvalidFilePath(error.message) from error
         except OSError as error:

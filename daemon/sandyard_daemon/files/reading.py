@@ -13,22 +13,24 @@ CHUNK = 256 << 10
 
 
 class Readable:
-    """An open regular file. Blocks; every method may be called from any thread.
-
-    Raises `OSError`, and `BadRequest` for what is no regular file: opening a FIFO could wait for ever, and opening
-    some devices does something.
-    """
+    """A regular file. Blocks; every method may be called from any thread."""
 
     def __init__(self, path: str) -> None:
+        self._path = path
         self._lock = threading.Lock()
-        _check_regular(os.stat(path), path)
-        self._descriptor: int | None = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        try:
+        self._descriptor: int | None = None
+        self.status: os.stat_result
+
+    def open(self) -> None:
+        """Raises `OSError`, and `BadRequest` for what is no regular file; `close` is to be called all the same.
+
+        Opening a FIFO could wait for ever, and opening some devices does something.
+        """
+        with self._lock:
+            _check_regular(os.stat(self._path), self._path)
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             self.status = os.fstat(self._descriptor)
-            _check_regular(self.status, path)
-        except BaseException:
-            self.close()
-            raise
+            _check_regular(self.status, self._path)
 
     def read(self, offset: int, count: int) -> bytes:
         """Exactly that many bytes. Raises `OSError` when the file became shorter, or was closed."""
@@ -49,6 +51,17 @@ class Readable:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
+
+
+async def opened(workers: Workers, path: str) -> Readable:
+    """An open file, which the caller closes. Raises as `Readable.open` does."""
+    file = Readable(path)
+    try:
+        await workers.run(file.open)
+    except BaseException:  # a cancelled caller among them: the thread may be just about to open it
+        workers.post(file.close)
+        raise
+    return file
 
 
 class Content:

@@ -15,6 +15,7 @@ def replace_text(path: str, text: bytes, value: bytes) -> Steps[None]:
     """Every occurrence. A file without one is left alone. Raises `OSError`, `BadRequest`."""
     file = Readable(path)
     try:
+        file.open()
         holds_it = False
         for piece in _replaced(file, text, None):
             holds_it = holds_it or bool(piece)

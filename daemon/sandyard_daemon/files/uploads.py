@@ -72,8 +72,9 @@ class UploadRoutes:
                 await self._take_part(batch, form, name)
         except DaemonError as error:  # a form that is broken off ends the batch
             batch.fail(error.message)
-        for index in batch.paths:
-            batch.fail(f"files[{index}].path came without files[{index}].file")
+        else:
+            for index in batch.paths:
+                batch.fail(f"files[{index}].path came without files[{index}].file")
         return batch.answer(request)
 
     async def _take_part(self, batch: "_Batch", form: Form, name: str) -> None:
