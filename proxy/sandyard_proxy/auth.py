@@ -1,6 +1,7 @@
 """Who may reach a sandbox, and which of the credentials are not for its eyes.
 
 Order, after control-plane.md 22.2: a public sandbox asks nobody; then API key, preview token (header, query), cookie.
+A signed file URL opens its one file to a request that has nothing else.
 """
 
 import hashlib
@@ -21,8 +22,9 @@ from sandyard_proxy.destinations import (
     offered_token,
     query_value,
 )
-from sandyard_proxy.errors import NotFound, Unauthenticated
+from sandyard_proxy.errors import BadSignature, NotFound, Unauthenticated
 from sandyard_proxy.route_table import RouteTable
+from sandyard_proxy.signed_urls import is_signed, read_signed_url
 
 COOKIE_PREFIX = "daytona-sandbox-auth-"
 COOKIE_SECONDS = 3600
@@ -36,6 +38,7 @@ class Credential(Enum):
     TOKEN_HEADER = "token header"  # noqa: S105  a name, not a token
     TOKEN_QUERY = "token query"  # noqa: S105  likewise
     COOKIE = "cookie"
+    SIGNATURE = "signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,8 @@ async def let_in(scope: Scope, destination: Destination, routes: RouteTable) -> 
             if route is None or route.organization_id != grant.organization_id:
                 raise NotFound.sandbox(destination.key)
             return Entry(route, Credential.API_KEY)
+    if is_signed(scope, destination) and offered_token(scope) is None:
+        return Entry(await _route_of_signed(scope, destination, routes), Credential.SIGNATURE)
     if route is None:
         raise _refusal(scope, key)
     credential = _credential(scope, destination, route)
@@ -101,6 +106,20 @@ def cookie_for(entry: Entry, *, secure: bool) -> bytes:
     name = _cookie_name(entry.route)
     attributes = b"; Path=/; HttpOnly; SameSite=Lax; Max-Age=%d" % COOKIE_SECONDS
     return name + b"=" + value + attributes + (b"; Secure" if secure else b"")
+
+
+async def _route_of_signed(scope: Scope, destination: Destination, routes: RouteTable) -> Route:
+    """The route that a signed URL opens. Raises `BadSignature`, for an unknown sandbox too, and `ControlPlaneAway`."""
+    url = read_signed_url(scope, destination)
+    if url is None:
+        raise BadSignature
+    for fresh in (False, True):  # the key may have been made after the route was remembered
+        route = await routes.route(destination.key, fresh=fresh)
+        if route is not None and _equal(destination.key, route.preview_token):
+            raise BadSignature  # a token is a credential, not a name
+        if route is not None and url.holds(route.signing_key, time.time()):
+            return route
+    raise BadSignature
 
 
 def _is_public(route: Route, destination: Destination) -> bool:

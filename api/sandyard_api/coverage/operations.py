@@ -37,6 +37,8 @@ IMPLEMENTED = frozenset(
         "setAutoArchiveInterval",
         "setAutoDeleteInterval",
         "getPortPreviewUrl",
+        "getSandboxSigningKey",
+        "rotateSigningKey",
         "getBuildLogs",
         "getBuildLogsUrl",
         "getToolboxProxyUrl",

@@ -177,6 +177,7 @@ class Dispatch:
             preview_token=self._seal.open(row.preview_token_sealed),
             public=row.public,
             runner_url=url,
+            signing_key=self._seal.open(row.signing_key_sealed) if row.signing_key_sealed else "",
         )
 
     async def touch(self, activity: dict[str, datetime]) -> None:

@@ -185,6 +185,8 @@ class Route:
     public: bool
     runner_url: str | None
     """Base URL of the runner's own API (log leases, forwarding); `None` before a runner has it."""
+    signing_key: str = ""
+    """What signed file URLs are checked with; empty while nobody asked for it, and then no signature holds."""
 
 
 @dataclass(frozen=True, slots=True)

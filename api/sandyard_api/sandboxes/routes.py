@@ -1,6 +1,6 @@
 """The sandbox operations of the public API."""
 
-from litestar import Router, delete, get, post, put
+from litestar import MediaType, Router, delete, get, post, put
 from litestar.di import NamedDependency as Given
 from litestar.di import Provide
 from litestar.params import FromPath
@@ -236,6 +236,18 @@ async def preview_url(
     return PreviewUrl(sandbox_id, origin.preview_url(sandbox_id, number), token)
 
 
+@get("/{sandbox_ref:str}/signing-key", media_type=MediaType.TEXT)
+async def signing_key(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """getSandboxSigningKey"""
+    return await sandboxes.signing_key(grant.organization_id, key)
+
+
+@post("/{sandbox_ref:str}/signing-key/rotate", status_code=200, guards=WRITE, media_type=MediaType.TEXT)
+async def rotate_signing_key(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """rotateSigningKey"""
+    return await sandboxes.signing_key(grant.organization_id, key, rotate=True)
+
+
 @get("/{sandbox_ref:str}/toolbox-proxy-url")
 async def toolbox_proxy_url(
     sandboxes: Given[Sandboxes],
@@ -308,6 +320,8 @@ ROUTER = Router(
         set_ttl,
         note_activity,
         preview_url,
+        signing_key,
+        rotate_signing_key,
         toolbox_proxy_url,
         build_logs_url,
         build_logs,
