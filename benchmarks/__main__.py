@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from benchmarks import creation, daemon, execution, following, latency, log_capture, report, starting
+from benchmarks import creation, daemon, execution, files, following, latency, log_capture, report, starting
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
 from benchmarks.machine import describe, describe_load
@@ -20,6 +20,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "latency": latency.measure,
     "latency-redis": latency.measure_redis,
     "execute": execution.measure,
+    "files": files.measure,
     "create": creation.measure,
     "ready": starting.measure_ready,
     "idle": starting.measure_idle,
