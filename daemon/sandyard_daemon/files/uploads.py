@@ -112,8 +112,7 @@ class UploadRoutes:
         staged = Staged(self._resolve(path))
         try:
             await self._blocking(path, staged.open)
-            async for batch in _batched(pieces):
-                await self._blocking(path, staged.write, batch)
+            await self._write_all(path, staged, pieces)
             await self._blocking(path, staged.commit)
         except asyncio.CancelledError:
             self._workers.post(staged.discard)
@@ -122,6 +121,21 @@ class UploadRoutes:
             await self._workers.run(staged.discard)
             raise
         return staged.size
+
+    async def _write_all(self, path: str, staged: Staged, pieces: AsyncIterator[bytes]) -> None:
+        """One batch is written while the next one arrives."""
+        writing: asyncio.Task[None] | None = None
+        try:
+            async for batch in _batched(pieces):
+                if writing is not None:
+                    await writing
+                writing = asyncio.create_task(self._blocking(path, staged.write, batch))
+            if writing is not None:
+                await writing
+        finally:
+            # Where something else failed first, that is what is told.
+            if writing is not None and not writing.cancel() and not writing.cancelled():
+                writing.exception()
 
     async def _blocking(self, path: str, function: Callable[..., None], *arguments: object) -> None:
         try:
