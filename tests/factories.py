@@ -44,6 +44,7 @@ def sandbox(sandbox_id: str, **values: Any) -> Sandbox:
         "auto_delete_minutes": -1,
         "preview_token_hash": f"hash of {sandbox_id}",
         "preview_token_sealed": "",
+        "signing_key_sealed": None,
         "door_secret_sealed": "",
         "created_at": NOON,
         "updated_at": NOON,

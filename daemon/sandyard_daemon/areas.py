@@ -78,8 +78,15 @@ def _gateway(context: Context) -> Area:
     return GatewayArea(context)
 
 
+def _files(context: Context) -> Area:
+    from sandyard_daemon.files.area import FilesArea
+
+    return FilesArea(context)
+
+
 LOADERS: dict[str, Loader] = {
     "/_daemon": _gateway,
+    "/files": _files,
     "/git": _git,
     "/lsp": _lsp,
     "/port": _system,

@@ -3,11 +3,14 @@
 DaemonError
  ├─ BadRequest 400           ├─ Conflict 409            ├─ Unavailable 502
  │   ├─ InvalidBody          ├─ Gone 410                ├─ NotBuilt 501
- │   └─ ServerNotInitialized │                          │
- ├─ Unauthorized 401         │   ├─ SessionEnded        └─ Internal 500
- ├─ NotFound 404             │   └─ CommandCompleted
- ├─ WrongMethod 405          ├─ BodyTooLarge 413
- ├─ ExecutionTimeout 408     └─ TooMany 422
+ │   ├─ NoPlaceToLook        │   ├─ SessionEnded        └─ Internal 500
+ │   └─ ServerNotInitialized │   └─ CommandCompleted
+ ├─ Unauthorized 401         ├─ BodyTooLarge 413
+ ├─ FileAccessDenied 403     ├─ RangeNotSatisfiable 416
+ ├─ NotFound 404             └─ TooMany 422
+ │   └─ FileMissing
+ ├─ WrongMethod 405
+ ├─ ExecutionTimeout 408
  └─ RequestTimeout 408
 
 *Source:* contract/toolbox-daemon.md 2.3. Codes stay inside the enumeration of the toolbox description.
@@ -47,6 +50,12 @@ class ServerNotInitialized(BadRequest):
     code = "LSP_SERVER_NOT_INITIALIZED"
 
 
+class NoPlaceToLook(BadRequest):
+    """What was to be searched is not there."""
+
+    code = "FILE_NOT_FOUND"
+
+
 class Unauthorized(DaemonError):
     """The door's secret is missing or wrong."""
 
@@ -57,6 +66,18 @@ class NotFound(DaemonError):
     """No such route, session, command or log."""
 
     status, code = 404, "NOT_FOUND"
+
+
+class FileAccessDenied(DaemonError):
+    """The daemon's user may not."""
+
+    status, code = 403, "FILE_ACCESS_DENIED"
+
+
+class FileMissing(NotFound):
+    """No such file or directory."""
+
+    code = "FILE_NOT_FOUND"
 
 
 class WrongMethod(DaemonError):
@@ -78,7 +99,7 @@ class RequestTimeout(DaemonError):
 
 
 class Conflict(DaemonError):
-    """The session exists already."""
+    """It exists already."""
 
     status, code = 409, "CONFLICT"
 
@@ -111,6 +132,12 @@ class TooMany(DaemonError):
     """There are as many of these as one sandbox may have."""
 
     status, code = 422, "UNPROCESSABLE_ENTITY"
+
+
+class RangeNotSatisfiable(DaemonError):
+    """A range that begins behind the end of the file."""
+
+    status, code = 416, "BAD_REQUEST"
 
 
 class NotBuilt(DaemonError):

@@ -1,6 +1,7 @@
 """What Linux offers and the standard library does not name."""
 
 import ctypes
+import errno
 import os
 import resource
 import termios
@@ -10,8 +11,11 @@ PIPE_BYTES = 1 << 20
 """What an ordinary user may ask for (`/proc/sys/fs/pipe-max-size`)."""
 
 _PR_SET_CHILD_SUBREAPER = 36
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
 _prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
 
 
 def become_subreaper() -> None:
@@ -19,6 +23,23 @@ def become_subreaper() -> None:
     if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def rename_to_nothing(source: str, destination: str) -> None:
+    """Rename, unless `destination` exists: `FileExistsError`. Raises `OSError`.
+
+    Where the file system or the C library cannot do that in one step, it is looked for just before.
+    """
+    names = (os.fsencode(source), os.fsencode(destination))
+    rename = getattr(_libc, "renameat2", None)
+    if rename is not None and rename(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _RENAME_NOREPLACE) == 0:
+        return
+    code = ctypes.get_errno() if rename is not None else errno.ENOSYS
+    if code not in (errno.EINVAL, errno.ENOSYS):
+        raise OSError(code, os.strerror(code), source, None, destination)
+    if os.path.lexists(destination):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source, None, destination)
+    os.rename(source, destination)
 
 
 def large_pipe() -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 Order, after control-plane.md 22.2: a signed preview opens itself, a public sandbox asks nobody; then API key, preview
 token (header, query), cookie.
+A signed file URL opens its one file to a request that has nothing else.
 """
 
 import hashlib
@@ -24,8 +25,9 @@ from sandyard_proxy.destinations import (
     offered_token,
     query_value,
 )
-from sandyard_proxy.errors import NotFound, Unauthenticated
+from sandyard_proxy.errors import BadSignature, NotFound, Unauthenticated
 from sandyard_proxy.route_table import RouteTable
+from sandyard_proxy.signed_urls import is_signed, read_signed_url
 
 COOKIE_PREFIX = "daytona-sandbox-auth-"
 COOKIE_SECONDS = 3600
@@ -40,6 +42,7 @@ class Credential(Enum):
     TOKEN_QUERY = "token query"  # noqa: S105  likewise
     COOKIE = "cookie"
     SIGNED = "signed preview"
+    SIGNATURE = "signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,32 +62,43 @@ def bearer(scope: Scope) -> str | None:
 
 
 async def let_in(scope: Scope, destination: Destination, routes: RouteTable) -> Entry:
-    """Find the sandbox and check the caller. Raises `Unauthenticated`, `NotFound`, `ControlPlaneAway`.
+    """Find the sandbox and check the caller. Raises `Unauthenticated`, `NotFound`, `BadSignature`, `ControlPlaneAway`.
 
     A stranger learns nothing of which sandboxes exist: only a valid API key gets 404.
     """
     route = await routes.route(destination.key)
-    if route is not None and destination.mount is not Mount.TOKEN and _equal(destination.key, route.preview_token):
-        route = None  # a token is a credential, not a name
-    if route is not None and route.signed_port is not None:
-        if _opens(route, destination, routes.now()):
-            return Entry(route, Credential.SIGNED)
+    if route is not None and _is_no_name(route, destination, routes.now()):
         route = None
+    if route is not None and route.signed_port is not None:
+        return Entry(route, Credential.SIGNED)
     if route is not None and _is_public(route, destination):
         return Entry(route, Credential.PUBLIC)
     key = bearer(scope)
-    if key is not None and destination.mount is not Mount.TOKEN:
-        grant = await routes.grant(key)
-        if grant is not None:
-            if route is None or route.organization_id != grant.organization_id:
-                raise NotFound.sandbox(destination.key)
-            return Entry(route, Credential.API_KEY)
-    if route is None:
-        raise _refusal(scope, key)
-    credential = _credential(scope, destination, route)
-    if credential is None:
+    if await _is_key_for(route, destination, key, routes) and route is not None:
+        return Entry(route, Credential.API_KEY)
+    if is_signed(scope, destination) and offered_token(scope) is None:
+        return Entry(await _route_of_signed(scope, destination, routes), Credential.SIGNATURE)
+    credential = None if route is None else _credential(scope, destination, route)
+    if route is None or credential is None:
         raise _refusal(scope, key)
     return Entry(route, credential)
+
+
+def _is_no_name(route: Route, destination: Destination, now: datetime) -> bool:
+    """Whether what the request names its sandbox by is a token: a credential, but for a signed preview's own host."""
+    if route.signed_port is not None:
+        return not _opens(route, destination, now)
+    return destination.mount is not Mount.TOKEN and _equal(destination.key, route.preview_token)
+
+
+async def _is_key_for(route: Route | None, destination: Destination, key: str | None, routes: RouteTable) -> bool:
+    """Whether the request's API key may enter. Raises `NotFound` for a valid key that has no such sandbox."""
+    grant = None if key is None or destination.mount is Mount.TOKEN else await routes.grant(key)
+    if grant is None:
+        return False
+    if route is None or route.organization_id != grant.organization_id:
+        raise NotFound.sandbox(destination.key)
+    return True
 
 
 def forwarded_headers(headers: Headers, entry: Entry, destination: Destination) -> Headers:
@@ -109,6 +123,20 @@ def cookie_for(entry: Entry, *, secure: bool) -> bytes:
     name = _cookie_name(entry.route)
     attributes = b"; Path=/; HttpOnly; SameSite=Lax; Max-Age=%d" % COOKIE_SECONDS
     return name + b"=" + value + attributes + (b"; Secure" if secure else b"")
+
+
+async def _route_of_signed(scope: Scope, destination: Destination, routes: RouteTable) -> Route:
+    """The route that a signed URL opens. Raises `BadSignature`, for an unknown sandbox too, and `ControlPlaneAway`."""
+    url = read_signed_url(scope, destination)
+    if url is None:
+        raise BadSignature
+    for fresh in (False, True):  # the key may have been made after the route was remembered
+        route = await routes.route(destination.key, fresh=fresh)
+        if route is not None and (route.signed_port or _equal(destination.key, route.preview_token)):
+            raise BadSignature  # a token is a credential, not a name
+        if route is not None and url.holds(route.signing_key, routes.now().timestamp()):
+            return route
+    raise BadSignature
 
 
 def _is_public(route: Route, destination: Destination) -> bool:

@@ -5,6 +5,7 @@ ProxyError
 ├── BadRequest            400  malformed
 │   └── NotStarted        400  the sandbox exists and does not run
 ├── Unauthenticated       401
+├── BadSignature          403  a signed file URL that does not hold
 ├── ForeignHost           403  a Host that is not ours
 ├── NotFound              404  sandbox, session, command
 ├── WrongMethod           405  a page of our own that is only read
@@ -53,6 +54,16 @@ class Unauthenticated(ProxyError):
 
     status = HTTPStatus.UNAUTHORIZED
     code = "UNAUTHORIZED"
+
+
+class BadSignature(ProxyError):
+    """A signed file URL that is wrong, over, or from before the key was changed."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "FORBIDDEN"
+
+    def __init__(self) -> None:
+        super().__init__("forbidden: the signature of this URL is wrong, has expired, or its key was rotated")
 
 
 class ForeignHost(ProxyError):

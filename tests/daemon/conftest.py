@@ -4,6 +4,8 @@ import contextlib
 import http.client
 import json
 import os
+import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +20,7 @@ import pytest
 
 from sandyard_daemon.client import connect_door
 from sandyard_daemon.wire import DOOR_HEADER, FrameDecoder, LogFrame, Stream
+from tests.contract.running import open_folder
 from tests.contract.wire_client import WebSocket
 
 SECRET = "door-secret-of-this-test"
@@ -197,10 +200,10 @@ Starter = Callable[..., Daemon]
 
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Starter]:
-    """Starts daemons: `start(*arguments, **environment)`; ends them with the test."""
+    """Starts daemons: `start(*arguments, **environment)`, as another `user` if asked; ends them with the test."""
     started: list[Daemon] = []
 
-    def start(*arguments: str, name: str = "sandbox", **environment: str) -> Daemon:
+    def start(*arguments: str, name: str = "sandbox", user: str | None = None, **environment: str) -> Daemon:
         directory = tmp_path / name
         (directory / "door").mkdir(parents=True)
         (directory / "home").mkdir()
@@ -213,7 +216,20 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
             "DAYTONA_SANDBOX_ID": "sandbox-of-this-test",
             **environment,
         }
-        process = subprocess.Popen(command, env=variables, cwd=directory / "home", stderr=subprocess.PIPE)
+        if user is not None:
+            for place in (directory, directory / "home", directory / "door", directory / "door" / "secret"):
+                open_folder(place, user) if place.is_dir() else shutil.chown(place, user)
+        group = None if user is None else pwd.getpwnam(user).pw_gid
+        groups = None if user is None else ()
+        process = subprocess.Popen(
+            command,
+            env=variables,
+            cwd=directory / "home",
+            stderr=subprocess.PIPE,
+            user=user,
+            group=group,
+            extra_groups=groups,
+        )
         daemon = Daemon(process, directory)
         started.append(daemon)
         eventually(lambda: daemon.door.exists() or process.poll() is not None)

@@ -149,4 +149,5 @@ def test_the_table_of_operations_is_complete() -> None:
     }
     ours = {(row.method, row.path, row.operation_id) for row in OPERATIONS}
     assert described <= ours
-    assert {row[2] for row in ours - described} == {"GetProjectDir", "CreateConnectPtySession", "UploadFileLegacy"}
+    added = {"GetProjectDir", "CreateConnectPtySession", "UploadFileLegacy", "DownloadFileHead"}
+    assert {row[2] for row in ours - described} == added

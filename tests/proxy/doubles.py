@@ -46,6 +46,7 @@ ROUTE = Route(
     preview_token=TOKEN,
     public=False,
     runner_url="http://runner",
+    signing_key="sk_test",
 )
 
 

@@ -58,6 +58,8 @@ IMPLEMENTED = frozenset(
         "setAutoArchiveInterval",
         "setAutoDeleteInterval",
         "getPortPreviewUrl",
+        "getSandboxSigningKey",
+        "rotateSigningKey",
         "getBuildLogs",
         "getBuildLogsUrl",
         "getToolboxProxyUrl",

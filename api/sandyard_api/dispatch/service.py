@@ -169,6 +169,7 @@ class Dispatch:
             runner_url=url,
             signed_port=signed.port if signed else None,
             signed_until=signed.expires_at if signed else None,
+            signing_key=self._seal.open(row.signing_key_sealed) if row.signing_key_sealed else "",
         )
 
     async def touch(self, activity: dict[str, datetime]) -> None:

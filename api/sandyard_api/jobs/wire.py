@@ -189,6 +189,8 @@ class Route:
     """Where it was asked for by the token of a signed preview: the one port that the token opens."""
     signed_until: datetime | None = None
     """When that token expires."""
+    signing_key: str = ""
+    """What signed file URLs are checked with; empty while nobody asked for it, and then no signature holds."""
 
 
 @dataclass(frozen=True, slots=True)

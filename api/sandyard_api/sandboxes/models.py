@@ -64,6 +64,8 @@ class Sandbox(Base):
     preview_token_hash: Mapped[str] = mapped_column(unique=True)
     preview_token_sealed: Mapped[str]
     door_secret_sealed: Mapped[str]
+    signing_key_sealed: Mapped[str | None]
+    """What signs file URLs; `None` until somebody asks for it. It survives restarts."""
 
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]

@@ -1,6 +1,6 @@
 """The sandbox operations of the public API."""
 
-from litestar import Router, delete, get, post, put
+from litestar import MediaType, Router, delete, get, post, put
 from litestar.di import NamedDependency as Given
 from litestar.di import Provide
 from litestar.params import FromPath
@@ -219,6 +219,18 @@ async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key
     return ASGIResponse(status_code=201)
 
 
+@get("/{sandbox_ref:str}/signing-key", media_type=MediaType.TEXT)
+async def signing_key(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """getSandboxSigningKey"""
+    return await sandboxes.signing_key(grant.organization_id, key)
+
+
+@post("/{sandbox_ref:str}/signing-key/rotate", status_code=200, guards=WRITE, media_type=MediaType.TEXT)
+async def rotate_signing_key(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """rotateSigningKey"""
+    return await sandboxes.signing_key(grant.organization_id, key, rotate=True)
+
+
 @get("/{sandbox_ref:str}/toolbox-proxy-url")
 async def toolbox_proxy_url(
     sandboxes: Given[Sandboxes],
@@ -290,6 +302,8 @@ ROUTER = Router(
         set_auto_delete,
         set_ttl,
         note_activity,
+        signing_key,
+        rotate_signing_key,
         toolbox_proxy_url,
         build_logs_url,
         build_logs,

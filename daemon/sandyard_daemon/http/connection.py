@@ -183,8 +183,11 @@ class Connection(asyncio.Protocol):
             data = self._http.send(h11.Data(data=answer.body)) if answer.body and not bodyless else None
             await self.write(head + (data or b"") + (self._http.send(h11.EndOfMessage()) or b""))
             return
-        await self.write(self._http.send(h11.Response(status_code=answer.status, headers=headers)) or b"")
         try:
+            await self.write(self._http.send(h11.Response(status_code=answer.status, headers=headers)) or b"")
+            if bodyless:
+                await self.write(self._http.send(h11.EndOfMessage()) or b"")
+                return
             async for chunk in answer.chunks:
                 for piece in self._http.send_with_data_passthrough(h11.Data(data=chunk)) or ():
                     self.transport.write(piece)

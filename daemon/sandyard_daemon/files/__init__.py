@@ -1,0 +1,1 @@
+"""Files of the sandbox: everything below `/files`. Loaded by the first request for it."""
