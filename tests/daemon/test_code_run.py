@@ -201,6 +201,7 @@ def test_endless_output_is_cut_and_said_so(daemon: Daemon) -> None:
     assert result.endswith("more bytes were not kept]\n")
 
 
+@pytest.mark.timeout(600)  # a fresh interpreter each
 def test_two_hundred_runs_leave_nothing(daemon: Daemon) -> None:
     for _ in range(5):
         run(daemon, "print(1)")
