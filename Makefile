@@ -35,10 +35,10 @@ check: setup ## Format, lint, types, layers, generated documents
 	$(BIN)/python -m scripts.documents --check
 
 test: setup ## The tests; what needs Docker, PostgreSQL or Redis is skipped, with the reason, where they are missing
-	$(BIN)/pytest -m "not long" -rs
+	$(BIN)/pytest -rs
 
 test-all: setup ## The full matrix and the long forms
-	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -rs
+	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -m '' -rs
 
 image: ## Build our image; docs/subsystems/docker.md has the arguments for closed networks
 	docker build --tag sandyard:local .
