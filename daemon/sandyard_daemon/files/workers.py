@@ -13,7 +13,7 @@ from sandyard_daemon.diary import report
 THREADS = 4
 STEP_SECONDS = 0.05
 """Of a thread for one step: so long do others wait at the most, and a client's end is noticed that late."""
-STEP_BYTES = 128 << 10
+STEP_BYTES = 512 << 10
 SILENCE_SECONDS = 5.0
 """OkHttp, and so the Java SDK, gives up after 10 s without a byte; white space is legal between JSON's parts."""
 CLOSE_SECONDS = 2.0
