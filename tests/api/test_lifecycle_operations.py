@@ -401,18 +401,18 @@ async def test_every_state_can_be_deleted(world: World) -> None:
         asking.cancel()
 
 
-async def test_auto_pause_takes_the_place_of_auto_stop(world: World) -> None:
+async def test_auto_pause_and_auto_stop_exclude_each_other(world: World) -> None:
+    exclusive = (400, "At most one of autoStopInterval and autoPauseInterval may be non-zero")
     sandbox = await world.create(autoPauseInterval=30)
     assert (sandbox["autoPauseInterval"], sandbox["autoStopInterval"]) == (30, 0)
-    stop = (await ask(world, sandbox, "autostop/5")).json
-    assert (stop["autoPauseInterval"], stop["autoStopInterval"]) == (0, 5)
-    pause = (await ask(world, sandbox, "autopause/10")).json
-    assert (pause["autoPauseInterval"], pause["autoStopInterval"]) == (10, 0)
+    assert told(await ask(world, sandbox, "autostop/5")) == exclusive
     assert (await ask(world, sandbox, "autopause/0")).json["autoPauseInterval"] == 0
+    assert (await ask(world, sandbox, "autostop/5")).json["autoStopInterval"] == 5
+    assert told(await ask(world, sandbox, "autopause/10")) == exclusive
     assert told(await ask(world, sandbox, "autopause/-1")) == (400, "Auto-pause interval must be non-negative")
     assert (await ask(world, sandbox, "autopause/x")).status == 400
     both = await world.client.call("POST", "/sandbox", {"autoStopInterval": 5, "autoPauseInterval": 5})
-    assert both.status == 400
+    assert told(both) == exclusive
     ephemeral = await world.client.call("POST", "/sandbox", {"autoDeleteInterval": 0, "autoPauseInterval": 5})
     assert ephemeral.status == 400
 

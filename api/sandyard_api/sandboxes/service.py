@@ -20,7 +20,7 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import archive_image, fork_image
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
-from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, NewSandbox
+from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
 from sandyard_api.sandboxes.states import REQUESTS, SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
 from sandyard_api.wakeups import Wakeups, Watch
@@ -160,17 +160,20 @@ class Sandboxes:
         return await self.change(organization_id, key, auto_destroy_at=at)
 
     async def set_auto_stop(self, organization_id: str, key: str, minutes: int) -> Sandbox:
-        """Stop it when it is idle that long; 0 never. Takes the place of auto-pause."""
-        off = {"auto_pause_minutes": 0} if minutes else {}
-        return await self.change(organization_id, key, auto_stop_minutes=minutes, **off)
+        """Stop it when it is idle that long; 0 never. Raises `BadRequest` where it is paused then already."""
+        row = await self.get(organization_id, key)
+        if minutes and row.auto_pause_minutes:
+            raise BadRequest(EXCLUSIVE)
+        return await self.change(organization_id, row.id, auto_stop_minutes=minutes)
 
     async def set_auto_pause(self, organization_id: str, key: str, minutes: int) -> Sandbox:
-        """Pause it when it is idle that long; 0 never. Takes the place of auto-stop. Raises `BadRequest`."""
+        """Pause it when it is idle that long; 0 never. Raises `BadRequest` where it is stopped or deleted then."""
         row = await self.get(organization_id, key)
         if minutes and row.is_ephemeral:
             raise BadRequest(EPHEMERAL_PAUSE)
-        off = {"auto_stop_minutes": 0} if minutes else {}
-        return await self.change(organization_id, row.id, auto_pause_minutes=minutes, **off)
+        if minutes and row.auto_stop_minutes:
+            raise BadRequest(EXCLUSIVE)
+        return await self.change(organization_id, row.id, auto_pause_minutes=minutes)
 
     async def touch(self, organization_id: str, key: str) -> None:
         """Note that it was used just now."""

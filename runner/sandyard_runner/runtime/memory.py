@@ -42,6 +42,10 @@ class MemoryRuntime:
         """Let the next call of `method` raise `failure`; several are raised one call each."""
         self._failures[method].append(failure)
 
+    def forgive(self) -> None:
+        """Let nothing fail any more."""
+        self._failures.clear()
+
     def kill(self, sandbox_id: str, *, reason: str = "killed: out of memory", exit_code: int = 137) -> None:
         """End a sandbox without anybody having asked for it."""
         sandbox = self._sandboxes[sandbox_id]
