@@ -84,6 +84,7 @@ async def _say_farewell(
         present = [sandbox.sandbox_id for sandbox in await runtime.present()]
         if departure is Departure.EVERYTHING:
             await _each(runtime.remove, present)
+            await _remove_kept_images(engine, options)
             present = []
         elif departure is Departure.STACK:
             await _each(runtime.stop, present)

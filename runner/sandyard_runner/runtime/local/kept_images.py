@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local.tree import LAID_OUT, remove_tree
@@ -69,6 +69,10 @@ class KeptImages:
         with contextlib.suppress(FileNotFoundError):
             path.rename(gone)
             remove_tree(gone)
+
+    def names(self) -> list[str]:
+        """Every image, in order of their names."""
+        return sorted(unquote(path.name) for path in self.directory.glob("[!.]*"))
 
     def sweep(self) -> None:
         """Remove what was cut short."""
