@@ -165,9 +165,12 @@ async def test_answers_of_the_lifecycle_fit_the_description_and_the_models(
         answers += told if isinstance(told, list) else [told]
     for step in ("backup", "pause", "start", "stop", "archive", "start", "autopause/5"):
         async with world.runner.working():
-            answers.append((await world.client.call("POST", f"/sandbox/{fork.json['id']}/{step}")).json)
-            answers.append((await world.client.call("GET", f"/sandbox/{fork.json['id']}")).json)
+            answers.append((await world.client.call("POST", f"/sandbox/branch/{step}")).json)
+            answers.append((await world.client.call("GET", "/sandbox/branch")).json)
+            while answers[-1]["state"].endswith("ing"):
+                answers[-1] = (await world.client.call("GET", "/sandbox/branch")).json
     answers.append((await world.client.call("POST", "/sandbox/branch/resize", {"cpu": 3})).json)
+    assert [answer["message"] for answer in answers if "state" not in answer] == []
     assert {"pausing", "archiving", "resizing", "started", "stopped"} <= {answer["state"] for answer in answers}
     for answer in [fork.json, *answers]:
         check_schema(description, "Sandbox", answer)

@@ -306,16 +306,16 @@ def run(machine: type[Lifecycle], examples: int, steps: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_random_lives_on_sqlite_end_as_the_tables_say() -> None:
-    run(Lifecycle, examples=12, steps=20)
+    run(Lifecycle, examples=8, steps=10)
 
 
 @pytest.mark.postgres
 @pytest.mark.timeout(600)
 def test_random_lives_on_postgres_end_as_the_tables_say(postgres_server_url: str) -> None:
-    run(type("OnPostgres", (Lifecycle,), {"database_url": postgres_server_url}), examples=4, steps=20)
+    run(type("OnPostgres", (Lifecycle,), {"database_url": postgres_server_url}), examples=2, steps=10)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_a_long_run_of_random_lives() -> None:
-    run(Lifecycle, examples=300, steps=100)
+    run(Lifecycle, examples=100, steps=40)
