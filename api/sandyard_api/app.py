@@ -37,7 +37,9 @@ from sandyard_api.sandboxes import inspection as inspection_routes
 from sandyard_api.sandboxes import routes as sandbox_routes
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
+from sandyard_api.sandboxes.lineage import Lineage
 from sandyard_api.sandboxes.listing import Listing
+from sandyard_api.sandboxes.repairs import Repairs
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
@@ -91,6 +93,8 @@ class Services:
     organizations: Organizations
     runners: Runners
     sandboxes: Sandboxes
+    lineage: Lineage
+    repairs: Repairs
     listing: Listing
     build_log: BuildLogs
     previews: Previews
@@ -156,6 +160,18 @@ def build_services(
     )
     announcer = Announcer(bus, changes, job_hints)
     runners = Runners(database, clock, arrivals, lost_seconds=options.runner_lost_seconds)
+    sandboxes = Sandboxes(
+        database,
+        clock,
+        ids,
+        seal=seal,
+        runners=runners,
+        announcer=announcer,
+        changes=changes,
+        quotas=Quotas(options.limits),
+        region=options.region,
+        wait_seconds=options.wait_seconds,
+    )
     return Services(
         database=database,
         health=Health(database, bus),
@@ -171,18 +187,9 @@ def build_services(
         sessions=SessionRecords(database),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
-        sandboxes=Sandboxes(
-            database,
-            clock,
-            ids,
-            seal=seal,
-            runners=runners,
-            announcer=announcer,
-            changes=changes,
-            quotas=Quotas(options.limits),
-            region=options.region,
-            wait_seconds=options.wait_seconds,
-        ),
+        sandboxes=sandboxes,
+        lineage=Lineage(database, sandboxes),
+        repairs=Repairs(sandboxes, clock),
         dispatch=Dispatch(
             database, clock, ids, seal=seal, runners=runners, announcer=announcer, lease_seconds=options.lease_seconds
         ),

@@ -1,18 +1,14 @@
 """The job loop: claims work under a lease, does it through the runtime, tells the result. Everything is idempotent."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from http import HTTPStatus
+from collections.abc import Collection
 
 import structlog
 
 from sandyard.clock import Clock
-from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, ControlPlaneUnreachable, LeaseVoid
-from sandyard_api.jobs.wire import ClaimRequest, Job, JobKind, JobProgress, JobResult
-from sandyard_api.sandboxes.states import Observed
-from sandyard_runner.door_http import ask_json
-from sandyard_runner.errors import DaemonUnreachable, RuntimeFailure
+from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, LeaseVoid
+from sandyard_api.jobs.wire import ClaimRequest, Job, JobProgress, JobResult
+from sandyard_runner.actions import Actions
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Runtime
@@ -42,15 +38,6 @@ class Backoff:
         self._seconds = FIRST_BACKOFF_SECONDS
 
 
-class _Failed(Exception):
-    """A job's end that is not `error`, in words for the user."""
-
-    def __init__(self, observed: Observed, failure: RuntimeFailure) -> None:
-        super().__init__(failure.message)
-        self.observed = observed
-        self.failure = failure
-
-
 class JobLoop:
     """Claims and does jobs, at the most `max_parallel` at a time and one at a time per sandbox."""
 
@@ -66,22 +53,14 @@ class JobLoop:
         max_parallel: int,
     ) -> None:
         self._runner_id = runner_id
-        self._runtime = runtime
         self._control_plane = control_plane
-        self._registry = registry
-        self._observer = observer
         self._clock = clock
         self._max_parallel = max_parallel
         self._working: dict[str, asyncio.Task[None]] = {}
         self._free = asyncio.Event()
         self._ended_jobs = 0
         self._last_ended: dict[str, int] = {}
-        self._actions: Mapping[JobKind, Callable[[Job], Awaitable[JobResult]]] = {
-            JobKind.CREATE: self._create,
-            JobKind.START: self._start,
-            JobKind.STOP: self._stop,
-            JobKind.DESTROY: self._destroy,
-        }
+        self._actions = Actions(runtime, control_plane, registry, observer)
 
     def mark(self) -> int:
         """A point in the order of jobs, for `touched_since`."""
@@ -146,7 +125,7 @@ class JobLoop:
 
     async def _work(self, job: Job) -> None:
         started = self._clock.monotonic()
-        action = asyncio.create_task(self._act(job))
+        action = asyncio.create_task(self._actions.act(job))
         lease = asyncio.create_task(self._keep_lease(job))
         try:
             await asyncio.wait((action, lease), return_when=asyncio.FIRST_COMPLETED)
@@ -163,103 +142,6 @@ class JobLoop:
         await self._finish(job, result)
         seconds = round(self._clock.monotonic() - started, 3)
         log.info("job_done", kind=job.kind.value, ok=result.ok, reason=result.reason, seconds=seconds)
-
-    async def _act(self, job: Job) -> JobResult:
-        try:
-            return await self._actions[job.kind](job)
-        except _Failed as failed:
-            return _failure(job, failed.observed, failed.failure)
-        except RuntimeFailure as failure:
-            return _failure(job, Observed.ERROR, failure)
-        except LeaseVoid:
-            raise
-        except Exception as error:  # a loop that serves every sandbox must survive one job
-            log.exception("job_broke", kind=job.kind.value)
-            reason = f"the runner could not do this: {type(error).__name__}: {error}"
-            return JobResult(job.lease, ok=False, observed=Observed.ERROR, reason=reason)
-
-    async def _create(self, job: Job) -> JobResult:
-        spec = job.spec
-        await self._progress(job, Observed.PULLING if spec.image is not None else Observed.CREATING)
-        await self._fetch_image(job)
-        if spec.image is not None:
-            await self._progress(job, Observed.CREATING)
-        await self._runtime.create(spec)
-        return await self._start(job)
-
-    async def _fetch_image(self, job: Job) -> None:
-        lines: asyncio.Queue[str | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def report(line: str) -> None:
-            loop.call_soon_threadsafe(lines.put_nowait, line)  # a runtime may pull in a thread
-
-        writing = asyncio.create_task(self._write_build_log(job.spec.sandbox_id, lines))
-        try:
-            await self._runtime.ensure_image(job.spec.image, report)
-        except RuntimeFailure as failure:
-            report(failure.message)
-            observed = Observed.ERROR if job.spec.image is None else Observed.BUILD_FAILED
-            raise _Failed(observed, failure) from failure
-        finally:
-            loop.call_soon(lines.put_nowait, None)
-            await writing
-
-    async def _write_build_log(self, sandbox_id: str, lines: asyncio.Queue[str | None]) -> None:
-        is_over = False
-        while not is_over:
-            batch = [await lines.get()]
-            while not lines.empty():
-                batch.append(lines.get_nowait())
-            is_over = None in batch
-            text = "".join(f"{line}\n" for line in batch if line is not None)
-            if text:
-                with contextlib.suppress(ControlPlaneError):  # progress only; the result is told apart
-                    await self._control_plane.append_build_log(sandbox_id, text)
-
-    async def _start(self, job: Job) -> JobResult:
-        spec = job.spec
-        await self._progress(job, Observed.STARTING)
-        await self._runtime.start(spec)
-        self._registry.add(spec.sandbox_id, spec.door_secret)
-        self._observer.watch(spec.sandbox_id)
-        version = await self._initialize(spec.sandbox_id)
-        return JobResult(job.lease, ok=True, observed=Observed.STARTED, daemon_version=version)
-
-    async def _stop(self, job: Job) -> JobResult:
-        sandbox_id = job.spec.sandbox_id
-        await self._progress(job, Observed.STOPPING)
-        async with self._observer.ending(sandbox_id):
-            await self._runtime.stop(sandbox_id, force=job.force)
-        self._registry.discard(sandbox_id)
-        return JobResult(job.lease, ok=True, observed=Observed.STOPPED)
-
-    async def _destroy(self, job: Job) -> JobResult:
-        sandbox_id = job.spec.sandbox_id
-        await self._progress(job, Observed.DESTROYING)
-        async with self._observer.ending(sandbox_id):
-            await self._runtime.remove(sandbox_id)
-        self._registry.discard(sandbox_id)
-        return JobResult(job.lease, ok=True, observed=Observed.DESTROYED)
-
-    async def _initialize(self, sandbox_id: str) -> str | None:
-        """Let the daemon run user code: the network's rules stand since `start` returned. Gives its version.
-
-        Raises `DaemonUnreachable`.
-        """
-        door = self._registry.find_door(sandbox_id)
-        if door is None or not door.path.exists():
-            return None  # `start` waits for the door; only the memory runtime has none
-        status, answer = await ask_json(door, "/init", json_body={})
-        if status != HTTPStatus.OK:
-            raise DaemonUnreachable(f"the daemon refused to begin: {answer.get('message', status)}")
-        _, health = await ask_json(door, "/_daemon/health")
-        return str(health["version"]) if "version" in health else None
-
-    async def _progress(self, job: Job, observed: Observed) -> None:
-        """Tell how far the work has come. An unreachable control plane does not stop it; a void lease does."""
-        with contextlib.suppress(ControlPlaneUnreachable):
-            await self._control_plane.progress(job.id, JobProgress(job.lease, observed))
 
     async def _keep_lease(self, job: Job) -> None:
         """Extend the lease again and again; return when it is void."""
@@ -285,7 +167,3 @@ class JobLoop:
             except ControlPlaneError as error:
                 log.warning("finish_failed", reason=str(error))
                 await backoff.pause()
-
-
-def _failure(job: Job, observed: Observed, failure: RuntimeFailure) -> JobResult:
-    return JobResult(job.lease, ok=False, observed=observed, reason=failure.message, recoverable=failure.recoverable)

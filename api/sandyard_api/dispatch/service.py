@@ -21,6 +21,7 @@ from sandyard_api.jobs.wire import (
     JobProgress,
     JobResult,
     Observation,
+    Resources,
     Route,
     SandboxSpec,
     Wanted,
@@ -29,6 +30,7 @@ from sandyard_api.previews.service import valid
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
+from sandyard_api.sandboxes.images import owned_images
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
@@ -44,6 +46,14 @@ CAUSES = {
     JobKind.START: "started by the runner",
     JobKind.STOP: "stopped by the runner",
     JobKind.DESTROY: "removed by the runner",
+    JobKind.PAUSE: "paused by the runner",
+    JobKind.RESUME: "resumed by the runner",
+    JobKind.RESIZE: "resized by the runner",
+    JobKind.COMMIT: "kept as an image by the runner",
+    JobKind.ARCHIVE: "archived by the runner",
+    JobKind.RESTORE: "restored by the runner",
+    JobKind.FORK: "forked by the runner",
+    JobKind.RECOVER: "recovered by the runner",
 }
 
 Answer = TypeVar("Answer")
@@ -114,11 +124,7 @@ class Dispatch:
                     raise _void(job_id)
                 row = await db.get_one(Sandbox, job.sandbox_id)
                 cause = result.reason or CAUSES[job.kind]
-                values: dict[str, Any] = {"recoverable": result.recoverable}
-                if row.desired is not Desired.DESTROYED:
-                    values["error_reason"] = None if result.ok else cause
-                if result.daemon_version is not None:
-                    values["daemon_version"] = result.daemon_version
+                values = _values_of(job, row, result, cause)
                 seen = await moves.sight(db, row, result.observed, cause=cause, at=now, asked_for=True, **values)
                 settled = await moves.settle(
                     db, seen.row if seen else row, cause=cause, at=now, **({} if seen else values)
@@ -210,6 +216,10 @@ class Dispatch:
             lease_seconds=self._lease_seconds,
             spec=self._spec(sandbox),
             force=row.force,
+            image=row.image,
+            source_id=row.source_id,
+            resources=Resources(**row.resources) if row.resources else None,
+            stay_stopped=row.stay_stopped,
         )
 
     def _spec(self, row: Sandbox) -> SandboxSpec:
@@ -228,7 +238,23 @@ class Dispatch:
             memory_gib=row.memory_gib,
             disk_gib=row.disk_gib,
             network_block_all=row.network_block_all,
+            owned_images=owned_images(row),
         )
+
+
+def _values_of(job: JobRow, row: Sandbox, result: JobResult, cause: str) -> dict[str, Any]:
+    """What a finished job writes beside the state."""
+    values: dict[str, Any] = {"recoverable": result.recoverable}
+    if row.desired is not Desired.DESTROYED:
+        values["error_reason"] = None if result.ok else cause
+    if result.daemon_version is not None:
+        values["daemon_version"] = result.daemon_version
+    if result.ok and job.kind is JobKind.ARCHIVE:
+        values["archive_image"] = job.image
+    if result.ok and job.kind is JobKind.RESIZE and job.resources:
+        values |= {"cpu": job.resources["cpu"], "memory_gib": job.resources["memory_gib"]}
+        values["disk_gib"] = job.resources["disk_gib"]
+    return values
 
 
 def _void(job_id: str) -> Conflict:

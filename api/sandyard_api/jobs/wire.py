@@ -42,6 +42,24 @@ class JobKind(StrEnum):
     START = "start"
     STOP = "stop"
     DESTROY = "destroy"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESIZE = "resize"  # to `Job.resources`
+    COMMIT = "commit"  # keep the files as `Job.image`; the sandbox goes on as it was
+    ARCHIVE = "archive"  # keep the files as `Job.image`, then remove the sandbox
+    RESTORE = "restore"  # create it again from `Job.image`, start
+    FORK = "fork"  # commit `Job.source_id` as the spec's image, create from it, start
+    RECOVER = "recover"  # whatever is missing of image, sandbox and run is made again; `Job.stay_stopped` ends before
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """How much of the machine a sandbox may use."""
+
+    cpu: int
+    """Cores."""
+    memory_gib: int
+    disk_gib: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +84,8 @@ class SandboxSpec:
     memory_gib: int = 1
     disk_gib: int = 3
     network_block_all: bool = False
+    owned_images: tuple[str, ...] = ()
+    """Images that were made for this sandbox alone and go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +109,14 @@ class Job:
     spec: SandboxSpec
     force: bool = False
     """For `STOP`: kill at once."""
+    image: str | None = None
+    """For `COMMIT` and `ARCHIVE`: the image to make. For `RESTORE`: the one to create from."""
+    source_id: str | None = None
+    """For `FORK`: the sandbox whose files are taken."""
+    resources: Resources | None = None
+    """For `RESIZE`."""
+    stay_stopped: bool = False
+    """For `RECOVER`: do not start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from urllib.parse import unquote
 
 import msgspec
-from litestar import Router, get, post
+from litestar import MediaType, Router, get, post
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
@@ -18,7 +18,8 @@ from sandyard_api.previews.service import DEFAULT_SECONDS, Previews
 from sandyard_api.sandboxes.listing import Query
 
 WRITE = [may("write:sandboxes")]
-SANDBOX = "/sandbox/{sandbox_ref:str}/ports/{port:str}"
+SANDBOX_ITSELF = "/sandbox/{sandbox_ref:str}"
+SANDBOX = f"{SANDBOX_ITSELF}/ports/{{port:str}}"
 PREVIEW = "/preview/{sandbox_ref:str}"
 
 
@@ -61,6 +62,24 @@ async def expire(
     """expireSignedPortPreviewUrl"""
     await previews.expire(grant.organization_id, key, _port(port), unquote(token))
     return ASGIResponse(status_code=200)
+
+
+@get(f"{SANDBOX_ITSELF}/signing-key", media_type=MediaType.TEXT)
+async def signing_key(previews: Given[Previews], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """getSandboxSigningKey"""
+    return await previews.signing_key(grant.organization_id, key)
+
+
+@post(f"{SANDBOX_ITSELF}/signing-key/rotate", status_code=200, guards=WRITE, media_type=MediaType.TEXT)
+async def rotate_signing_key(previews: Given[Previews], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """rotateSigningKey"""
+    return await previews.signing_key(grant.organization_id, key, rotate=True)
+
+
+@get(f"{PREVIEW}/signing-key", media_type=MediaType.TEXT)
+async def signing_key_for_proxies(previews: Given[Previews], grant: Given[KeyGrant], key: Given[str]) -> str:
+    """getSigningKey"""
+    return await previews.signing_key(grant.organization_id, key)
 
 
 @get(f"{PREVIEW}/public")
@@ -124,6 +143,9 @@ ROUTER = Router(
         preview_url,
         signed_preview_url,
         expire,
+        signing_key,
+        rotate_signing_key,
+        signing_key_for_proxies,
         is_public,
         has_access,
         is_valid_token,

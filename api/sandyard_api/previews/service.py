@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
@@ -18,6 +18,7 @@ from sandyard_api.sealing.service import Seal, fingerprint
 DEFAULT_SECONDS = 60
 MAX_SECONDS = 86_400
 TOKEN_LENGTH = 16
+SIGNING_KEY_PREFIX = "sk_"
 
 
 class Previews:
@@ -42,6 +43,26 @@ class Previews:
     async def is_token(self, organization_id: str, key: str, token: str) -> bool:
         """Whether that is its preview token now."""
         return (await self._living(organization_id, key)).preview_token_hash == fingerprint(token)
+
+    async def signing_key(self, organization_id: str, key: str, *, rotate: bool = False) -> str:
+        """What signs file URLs of this sandbox; made when first asked for, and anew to `rotate`.
+
+        With its prefix no JSON parser takes it for a number: clients guess the type of the answer.
+        *Source:* sdk-wire.md 3.7.
+        """
+        async with self._database.transaction() as db:
+            row = await find(db, organization_id, key, living=True)
+            is_new = row.signing_key_sealed is None or rotate
+            if is_new:
+                unchanged = Sandbox.signing_key_sealed.is_not_distinct_from(row.signing_key_sealed)
+                sealed = self._seal.close(SIGNING_KEY_PREFIX + self._ids.token(48))
+                await db.execute(
+                    update(Sandbox).where(Sandbox.id == row.id, unchanged).values(signing_key_sealed=sealed)
+                )
+                await db.refresh(row)  # another request may have been quicker; then its key counts
+        if is_new:
+            await self._announcer.route_changed(row.id)
+        return self._seal.open(row.signing_key_sealed or "")
 
     async def sign(self, organization_id: str, key: str, port: int, *, seconds: float) -> tuple[str, str]:
         """Id of the sandbox, and a token for that port. Raises `BadRequest` for a life out of range."""

@@ -1,6 +1,6 @@
 """The sandbox operations of the public API."""
 
-from litestar import MediaType, Router, delete, get, post, put
+from litestar import Router, delete, get, post, put
 from litestar.di import NamedDependency as Given
 from litestar.di import Provide
 from litestar.params import FromPath
@@ -12,6 +12,7 @@ from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
+from sandyard_api.sandboxes import lifecycle_routes
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing, Query
 from sandyard_api.sandboxes.presenting import Full, Presenter
@@ -164,8 +165,21 @@ async def set_auto_stop(
     """setAutostopInterval"""
     wanted = _whole(minutes)
     check_interval("Auto-stop", wanted)
-    row = await sandboxes.change(grant.organization_id, key, auto_stop_minutes=wanted)
-    return present.full(row)
+    return present.full(await sandboxes.set_auto_stop(grant.organization_id, key, wanted))
+
+
+@post("/{sandbox_ref:str}/autopause/{minutes:str}", status_code=200, guards=WRITE)
+async def set_auto_pause(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    present: Given[Presenter],
+    key: Given[str],
+    minutes: FromPath[str],
+) -> Full:
+    """setAutoPauseInterval"""
+    wanted = _whole(minutes)
+    check_interval("Auto-pause", wanted)
+    return present.full(await sandboxes.set_auto_pause(grant.organization_id, key, wanted))
 
 
 @post("/{sandbox_ref:str}/autoarchive/{minutes:str}", status_code=200, guards=WRITE)
@@ -217,18 +231,6 @@ async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key
     """updateLastActivity"""
     await sandboxes.touch(grant.organization_id, key)
     return ASGIResponse(status_code=201)
-
-
-@get("/{sandbox_ref:str}/signing-key", media_type=MediaType.TEXT)
-async def signing_key(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> str:
-    """getSandboxSigningKey"""
-    return await sandboxes.signing_key(grant.organization_id, key)
-
-
-@post("/{sandbox_ref:str}/signing-key/rotate", status_code=200, guards=WRITE, media_type=MediaType.TEXT)
-async def rotate_signing_key(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> str:
-    """rotateSigningKey"""
-    return await sandboxes.signing_key(grant.organization_id, key, rotate=True)
 
 
 @get("/{sandbox_ref:str}/toolbox-proxy-url")
@@ -295,15 +297,15 @@ ROUTER = Router(
         destroy,
         start,
         stop,
+        *lifecycle_routes.HANDLERS,
         replace_labels,
         set_public,
         set_auto_stop,
+        set_auto_pause,
         set_auto_archive,
         set_auto_delete,
         set_ttl,
         note_activity,
-        signing_key,
-        rotate_signing_key,
         toolbox_proxy_url,
         build_logs_url,
         build_logs,

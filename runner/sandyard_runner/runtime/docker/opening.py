@@ -18,7 +18,7 @@ from sandyard_runner.runtime.docker.failures import Missing
 from sandyard_runner.runtime.docker.helper import run_helper
 from sandyard_runner.runtime.docker.images import Images, own_reference
 from sandyard_runner.runtime.docker.network import Rules, ensure_network, remove_network
-from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE, LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
 from sandyard_runner.runtime.docker.runtime import DockerRuntime
 from sandyard_runner.runtime.docker.surroundings import OwnContainer, find_own_container, path_on_engine
 
@@ -84,6 +84,7 @@ async def _say_farewell(
         present = [sandbox.sandbox_id for sandbox in await runtime.present()]
         if departure is Departure.EVERYTHING:
             await _each(runtime.remove, present)
+            await _remove_kept_images(engine, options)
             present = []
         elif departure is Departure.STACK:
             await _each(runtime.stop, present)
@@ -97,7 +98,8 @@ async def _say_farewell(
 async def remove_everything(options: DockerOptions) -> list[str]:
     """Remove every container, network and volume that carries this installation's label, and the rules.
 
-    Gives one line for each thing removed. May be repeated. Images stay: they are a cache and carry no state.
+    Gives one line for each thing removed. May be repeated. Images stay, as they are a
+    cache and carry no state, but for those that were made from sandboxes.
     """
     async with open_engine() as engine:
         own = await find_own_container(engine)
@@ -109,11 +111,25 @@ async def remove_everything(options: DockerOptions) -> list[str]:
         if await remove_network(engine, options):
             lines.append(f"removed network {options.network}")
             await _rules(engine, options, own).remove()
+        lines += await _remove_kept_images(engine, options)
         volumes = await engine.call("list the volumes", lambda api: api.volumes(filters=label))
         for name in [volume["Name"] for volume in volumes["Volumes"] or []]:
             await engine.call("remove a volume", partial(_remove_volume, name=name))
             lines.append(f"removed volume {name}")
         return lines
+
+
+async def _remove_kept_images(engine: Engine, options: DockerOptions) -> list[str]:
+    label = {"label": f"{LABEL_IMAGE}={options.installation}"}
+    found = await engine.call("list the images", lambda api: api.images(filters=label))
+    names = [name for item in found for name in item["RepoTags"] or [] if name != "<none>:<none>"]
+    for name in names:
+        await engine.call("remove an image", partial(_remove_image, name=name))
+    return [f"removed image {name}" for name in names]
+
+
+def _remove_image(api: Api, name: str) -> None:
+    api.remove_image(name, force=True)
 
 
 def _remove_volume(api: Api, name: str) -> None:

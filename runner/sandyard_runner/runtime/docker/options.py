@@ -8,6 +8,9 @@ LABEL_INSTALLATION = "dev.sandyard.installation"
 LABEL_SANDBOX = "dev.sandyard.sandbox"
 """On sandbox containers: the sandbox id."""
 
+LABEL_IMAGE = "dev.sandyard.image"
+"""On images that were made from sandboxes: the installation. Such an image has the labels above with empty values."""
+
 BUNDLE_MOUNT = "/opt/sandyard"
 """Where a sandbox sees the daemon bundle, read-only."""
 DOOR_MOUNT = "/run/sandyard"
