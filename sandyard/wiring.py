@@ -157,6 +157,7 @@ def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneO
         public_url=settings.public_url,
         allowed_hosts=settings.allowed_hosts,
         trust_forwarded=settings.trust_forwarded,
+        storage_dir=settings.data_dir / "objects",
     )
 
 

@@ -26,6 +26,8 @@ from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import keep_default_organization
 from sandyard_api.origins import Origins
 from sandyard_api.problems import Problems
+from sandyard_api.registries import routes as registry_routes
+from sandyard_api.registries.service import Registries
 from sandyard_api.runners import routes as runner_routes
 from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
 from sandyard_api.sandboxes import inspection as inspection_routes
@@ -37,6 +39,15 @@ from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
+from sandyard_api.snapshots import routes as snapshot_routes
+from sandyard_api.snapshots.build_logs import SnapshotLogs
+from sandyard_api.snapshots.service import Snapshots
+from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.storage import routes as storage_routes
+from sandyard_api.storage.app import StorageApp
+from sandyard_api.storage.credentials import StorageKeys
+from sandyard_api.storage.files import ObjectFiles
+from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
 from sandyard_api.wakeups import Wakeups
 from sandyard_migrations.upgrade import upgrade
@@ -53,6 +64,9 @@ PUBLIC_SLICES = (
     inspection_routes.ROUTER,
     session_routes.ROUTER,
     runner_routes.ROUTER,
+    snapshot_routes.ROUTER,
+    registry_routes.ROUTER,
+    storage_routes.ROUTER,
 )
 INTERNAL_SLICES = (dispatch_routes.ROUTER,)
 
@@ -82,6 +96,12 @@ class Services:
     sandboxes: Sandboxes
     listing: Listing
     build_log: BuildLogs
+    snapshots: Snapshots
+    snapshot_work: SnapshotWork
+    snapshot_logs: SnapshotLogs
+    registries: Registries
+    contexts: Contexts
+    storage: StorageApp
     sessions: SessionRecords
     dispatch: Dispatch
     job_hints: Wakeups
@@ -117,6 +137,7 @@ async def open_control_plane(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
         services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
+        await services.snapshots.keep_general()
         for hints in (services.changes, services.job_hints, services.arrivals):
             await stack.enter_async_context(hints.listening())
         events = EventGateway(bus, services.keys)
@@ -126,6 +147,7 @@ async def open_control_plane(
             clock,
             sandboxes=services.sandboxes,
             announcer=services.announcer,
+            snapshot_work=services.snapshot_work,
             period_seconds=options.timer_seconds,
             destroyed_hours=options.destroyed_hours,
         )
@@ -144,6 +166,22 @@ def build_services(
     )
     announcer = Announcer(bus, changes, job_hints)
     runners = Runners(database, clock, arrivals, lost_seconds=options.runner_lost_seconds)
+    registries = Registries(database, clock, ids, seal)
+    contexts = Contexts(_object_files(options), StorageKeys(seal), clock, ids)
+    snapshot_work = SnapshotWork(
+        database, clock, ids, registries=registries, changes=changes, lease_seconds=options.lease_seconds
+    )
+    snapshots = Snapshots(
+        database,
+        clock,
+        ids,
+        runners=runners,
+        contexts=contexts,
+        changes=changes,
+        jobs=job_hints,
+        region=options.region,
+        wait_seconds=options.wait_seconds,
+    )
     return Services(
         database=database,
         health=Health(database, bus),
@@ -156,6 +194,12 @@ def build_services(
         keys=ApiKeys(database, clock),
         listing=Listing(database),
         sessions=SessionRecords(database),
+        snapshots=snapshots,
+        snapshot_work=snapshot_work,
+        snapshot_logs=SnapshotLogs(database, clock, changes),
+        registries=registries,
+        contexts=contexts,
+        storage=StorageApp(contexts, clock, ids),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         sandboxes=Sandboxes(
             database,
@@ -165,11 +209,20 @@ def build_services(
             runners=runners,
             announcer=announcer,
             changes=changes,
+            snapshots=snapshots,
+            contexts=contexts,
             region=options.region,
             wait_seconds=options.wait_seconds,
         ),
         dispatch=Dispatch(
-            database, clock, ids, seal=seal, runners=runners, announcer=announcer, lease_seconds=options.lease_seconds
+            database,
+            clock,
+            ids,
+            seal=seal,
+            runners=runners,
+            announcer=announcer,
+            snapshot_work=snapshot_work,
+            lease_seconds=options.lease_seconds,
         ),
     )
 
@@ -180,7 +233,7 @@ def public_app(services: Services, events: EventGateway, problems: Problems, opt
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )
-    return Gate(router, events.app, origins=origins, keys=services.keys, problems=problems)
+    return Gate(router, events.app, services.storage, origins=origins, keys=services.keys, problems=problems)
 
 
 def internal_app(services: Services, problems: Problems, options: ControlPlaneOptions) -> App:
@@ -211,6 +264,16 @@ def _router(
     )
     app: App = router
     return app
+
+
+def _object_files(options: ControlPlaneOptions) -> ObjectFiles | None:
+    if options.storage_dir is None:
+        return None
+    return ObjectFiles(
+        options.storage_dir,
+        max_bytes=options.storage_max_bytes,
+        max_object_bytes=options.storage_max_object_bytes,
+    )
 
 
 def _give(value: object) -> Callable[[], object]:

@@ -18,6 +18,7 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import TIME_LIMIT_MINUTES, Desired, Observed, Request
+from sandyard_api.snapshots.work import SnapshotWork
 
 RETRY_DESTROY = timedelta(seconds=30)
 TIMEOUT_WORDS = {
@@ -43,6 +44,7 @@ class Timers:
         *,
         sandboxes: Sandboxes,
         announcer: Announcer,
+        snapshot_work: SnapshotWork,
         period_seconds: float,
         destroyed_hours: float,
     ) -> None:
@@ -50,6 +52,7 @@ class Timers:
         self._clock = clock
         self._sandboxes = sandboxes
         self._announcer = announcer
+        self._snapshot_work = snapshot_work
         self._period_seconds = period_seconds
         self._keep_destroyed = timedelta(hours=destroyed_hours)
 
@@ -78,6 +81,7 @@ class Timers:
         )
         for step in steps:
             await step(now)
+        await self._snapshot_work.look()
 
     async def _run(self) -> None:
         while True:

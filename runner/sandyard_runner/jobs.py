@@ -8,11 +8,23 @@ from http import HTTPStatus
 import structlog
 
 from sandyard.clock import Clock
-from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, ControlPlaneUnreachable, LeaseVoid
-from sandyard_api.jobs.wire import ClaimRequest, Job, JobKind, JobProgress, JobResult
+from sandyard_api.jobs.client import ControlPlaneError, ControlPlaneUnreachable, LeaseVoid, RunnerControlPlane
+from sandyard_api.jobs.wire import (
+    ClaimRequest,
+    ImageJob,
+    ImageProgress,
+    ImageResult,
+    ImageSource,
+    ImageStep,
+    Job,
+    JobKind,
+    JobProgress,
+    JobResult,
+)
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.door_http import ask_json
 from sandyard_runner.errors import DaemonUnreachable, RuntimeFailure
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Runtime
@@ -21,6 +33,9 @@ FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
 FINISH_SECONDS = 120.0
 """A result that cannot be told for this long is dropped; the job comes again, and is idempotent."""
+
+AnyJob = Job | ImageJob
+AnyResult = JobResult | ImageResult
 
 log = structlog.get_logger(__name__)
 
@@ -52,16 +67,17 @@ class _Failed(Exception):
 
 
 class JobLoop:
-    """Claims and does jobs, at the most `max_parallel` at a time and one at a time per sandbox."""
+    """Claims and does jobs, at the most `max_parallel` at a time and one at a time per sandbox or snapshot."""
 
     def __init__(
         self,
         *,
         runner_id: str,
         runtime: Runtime,
-        control_plane: ControlPlane,
+        control_plane: RunnerControlPlane,
         registry: Registry,
         observer: Observer,
+        images: ImageWork,
         clock: Clock,
         max_parallel: int,
     ) -> None:
@@ -70,6 +86,7 @@ class JobLoop:
         self._control_plane = control_plane
         self._registry = registry
         self._observer = observer
+        self._images = images
         self._clock = clock
         self._max_parallel = max_parallel
         self._working: dict[str, asyncio.Task[None]] = {}
@@ -120,31 +137,32 @@ class JobLoop:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take(self, job: Job) -> None:
-        sandbox_id = job.spec.sandbox_id
-        earlier = self._working.get(sandbox_id)
-        task = asyncio.create_task(self._work_after(earlier, job), name=f"{job.kind.value} {sandbox_id}")
-        self._working[sandbox_id] = task
-        task.add_done_callback(lambda done: self._release(sandbox_id, done))
+    def _take(self, job: AnyJob) -> None:
+        key = _key(job)
+        earlier = self._working.get(key)
+        task = asyncio.create_task(self._work_after(earlier, job), name=f"{_title(job)} {key}")
+        self._working[key] = task
+        task.add_done_callback(lambda done: self._release(key, done))
 
-    def _release(self, sandbox_id: str, done: asyncio.Task[None]) -> None:
-        if self._working.get(sandbox_id) is done:
-            del self._working[sandbox_id]
-        self._last_ended[sandbox_id] = self._ended_jobs
+    def _release(self, key: str, done: asyncio.Task[None]) -> None:
+        if self._working.get(key) is done:
+            del self._working[key]
+        self._last_ended[key] = self._ended_jobs
         self._ended_jobs += 1
         self._free.set()
         if not done.cancelled() and (error := done.exception()) is not None:
-            log.error("job_broke", sandbox_id=sandbox_id, exc_info=error)
+            log.error("job_broke", subject_id=key, exc_info=error)
 
-    async def _work_after(self, earlier: asyncio.Task[None] | None, job: Job) -> None:
+    async def _work_after(self, earlier: asyncio.Task[None] | None, job: AnyJob) -> None:
         if earlier is not None:
             # A second job of a sandbox is only handed out when the lease of the first is void.
             earlier.cancel()
             await asyncio.gather(earlier, return_exceptions=True)
-        with structlog.contextvars.bound_contextvars(sandbox_id=job.spec.sandbox_id, job_id=job.id):
+        subject = "snapshot_id" if isinstance(job, ImageJob) else "sandbox_id"
+        with structlog.contextvars.bound_contextvars(**{subject: _key(job)}, job_id=job.id):
             await self._work(job)
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, job: AnyJob) -> None:
         started = self._clock.monotonic()
         action = asyncio.create_task(self._act(job))
         lease = asyncio.create_task(self._keep_lease(job))
@@ -154,7 +172,7 @@ class JobLoop:
                 raise LeaseVoid(job.id)
             result = action.result()
         except LeaseVoid:
-            log.info("job_dropped", kind=job.kind.value)  # somebody else decides now
+            log.info("job_dropped", kind=_title(job))  # somebody else decides now
             return
         finally:
             for task in (action, lease):
@@ -162,10 +180,12 @@ class JobLoop:
             await asyncio.gather(action, lease, return_exceptions=True)
         await self._finish(job, result)
         seconds = round(self._clock.monotonic() - started, 3)
-        log.info("job_done", kind=job.kind.value, ok=result.ok, reason=result.reason, seconds=seconds)
+        log.info("job_done", kind=_title(job), ok=result.ok, reason=result.reason, seconds=seconds)
 
-    async def _act(self, job: Job) -> JobResult:
+    async def _act(self, job: AnyJob) -> AnyResult:
         try:
+            if isinstance(job, ImageJob):
+                return await self._prepare_image(job)
             return await self._actions[job.kind](job)
         except _Failed as failed:
             return _failure(job, failed.observed, failed.failure)
@@ -174,13 +194,15 @@ class JobLoop:
         except LeaseVoid:
             raise
         except Exception as error:  # a loop that serves every sandbox must survive one job
-            log.exception("job_broke", kind=job.kind.value)
+            log.exception("job_broke", kind=_title(job))
             reason = f"the runner could not do this: {type(error).__name__}: {error}"
-            return JobResult(job.lease, ok=False, observed=Observed.ERROR, reason=reason)
+            return _failure(job, Observed.ERROR, RuntimeFailure(reason))
 
     async def _create(self, job: Job) -> JobResult:
         spec = job.spec
-        await self._progress(job, Observed.PULLING if spec.image is not None else Observed.CREATING)
+        is_build = spec.source is not None and spec.source.dockerfile is not None
+        fetching = Observed.BUILDING if is_build else Observed.PULLING
+        await self._progress(job, fetching if spec.image is not None else Observed.CREATING)
         await self._fetch_image(job)
         if spec.image is not None:
             await self._progress(job, Observed.CREATING)
@@ -188,34 +210,22 @@ class JobLoop:
         return await self._start(job)
 
     async def _fetch_image(self, job: Job) -> None:
-        lines: asyncio.Queue[str | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def report(line: str) -> None:
-            loop.call_soon_threadsafe(lines.put_nowait, line)  # a runtime may pull in a thread
-
-        writing = asyncio.create_task(self._write_build_log(job.spec.sandbox_id, lines))
+        spec = job.spec
         try:
-            await self._runtime.ensure_image(job.spec.image, report)
+            await self._images.prepare(spec.sandbox_id, spec.source or ImageSource(spec.image, spec.organization_id))
         except RuntimeFailure as failure:
-            report(failure.message)
-            observed = Observed.ERROR if job.spec.image is None else Observed.BUILD_FAILED
+            observed = Observed.ERROR if spec.image is None else Observed.BUILD_FAILED
             raise _Failed(observed, failure) from failure
-        finally:
-            loop.call_soon(lines.put_nowait, None)
-            await writing
 
-    async def _write_build_log(self, sandbox_id: str, lines: asyncio.Queue[str | None]) -> None:
-        is_over = False
-        while not is_over:
-            batch = [await lines.get()]
-            while not lines.empty():
-                batch.append(lines.get_nowait())
-            is_over = None in batch
-            text = "".join(f"{line}\n" for line in batch if line is not None)
-            if text:
-                with contextlib.suppress(ControlPlaneError):  # progress only; the result is told apart
-                    await self._control_plane.append_build_log(sandbox_id, text)
+    async def _prepare_image(self, job: ImageJob) -> ImageResult:
+        step = ImageStep.BUILDING if job.source.dockerfile is not None else ImageStep.PULLING
+        with contextlib.suppress(ControlPlaneUnreachable):
+            await self._control_plane.progress_image(job.id, ImageProgress(job.lease, step))
+        try:
+            facts = await self._images.prepare(job.id, job.source)
+        except RuntimeFailure as failure:
+            return ImageResult(job.lease, ok=False, reason=failure.message)
+        return ImageResult(job.lease, ok=True, size_bytes=facts.size_bytes, entrypoint=tuple(facts.entrypoint) or None)
 
     async def _start(self, job: Job) -> JobResult:
         spec = job.spec
@@ -261,31 +271,48 @@ class JobLoop:
         with contextlib.suppress(ControlPlaneUnreachable):
             await self._control_plane.progress(job.id, JobProgress(job.lease, observed))
 
-    async def _keep_lease(self, job: Job) -> None:
+    async def _keep_lease(self, job: AnyJob) -> None:
         """Extend the lease again and again; return when it is void."""
         while True:
             await self._clock.sleep(job.lease_seconds / 3)
             try:
-                await self._control_plane.progress(job.id, JobProgress(job.lease))
+                if isinstance(job, ImageJob):
+                    await self._control_plane.progress_image(job.id, ImageProgress(job.lease))
+                else:
+                    await self._control_plane.progress(job.id, JobProgress(job.lease))
             except LeaseVoid:
                 return
             except ControlPlaneError as error:
                 log.warning("lease_not_extended", reason=str(error))
 
-    async def _finish(self, job: Job, result: JobResult) -> None:
+    async def _finish(self, job: AnyJob, result: AnyResult) -> None:
         backoff = Backoff(self._clock)
         deadline = self._clock.monotonic() + FINISH_SECONDS
         while self._clock.monotonic() < deadline:
             try:
-                await self._control_plane.finish(job.id, result)
+                if isinstance(result, ImageResult):
+                    await self._control_plane.finish_image(job.id, result)
+                else:
+                    await self._control_plane.finish(job.id, result)
                 return
             except LeaseVoid:
-                log.info("result_not_wanted", kind=job.kind.value)
+                log.info("result_not_wanted", kind=_title(job))
                 return
             except ControlPlaneError as error:
                 log.warning("finish_failed", reason=str(error))
                 await backoff.pause()
 
 
-def _failure(job: Job, observed: Observed, failure: RuntimeFailure) -> JobResult:
+def _key(job: AnyJob) -> str:
+    """What only one job is done for at a time."""
+    return job.id if isinstance(job, ImageJob) else job.spec.sandbox_id
+
+
+def _title(job: AnyJob) -> str:
+    return "image" if isinstance(job, ImageJob) else job.kind.value
+
+
+def _failure(job: AnyJob, observed: Observed, failure: RuntimeFailure) -> AnyResult:
+    if isinstance(job, ImageJob):
+        return ImageResult(job.lease, ok=False, reason=failure.message)
     return JobResult(job.lease, ok=False, observed=observed, reason=failure.message, recoverable=failure.recoverable)

@@ -6,15 +6,18 @@ from typing import Any, TypeVar
 
 import structlog
 from sqlalchemy import or_, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.database import Database
+from sandyard_api.dispatch.bodies import Claimed
 from sandyard_api.errors import Conflict, MovedMeanwhile, NotFound
 from sandyard_api.jobs import queue
 from sandyard_api.jobs.models import JobRow
 from sandyard_api.jobs.wire import (
     ClaimRequest,
+    ImageSource,
     Job,
     JobKind,
     JobProgress,
@@ -31,6 +34,8 @@ from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
 from sandyard_api.sealing.service import Seal, fingerprint
+from sandyard_api.snapshots.models import Snapshot
+from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.wakeups import Watch
 
 MAX_CLAIM = 32
@@ -60,6 +65,7 @@ class Dispatch:
         seal: Seal,
         runners: Runners,
         announcer: Announcer,
+        snapshot_work: SnapshotWork,
         lease_seconds: float,
     ) -> None:
         self._database = database
@@ -68,20 +74,22 @@ class Dispatch:
         self._seal = seal
         self._runners = runners
         self._announcer = announcer
+        self._snapshot_work = snapshot_work
         self._lease_seconds = lease_seconds
 
-    async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> list[Job]:
+    async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> Claimed:
         """Jobs for that runner, waiting for the first one; nothing is claimed for a runner that hung up."""
         self._runners.note_at_work()
         deadline = self._clock.monotonic() + request.wait_seconds
         while not is_gone():
-            if jobs := await self._claim_now(request):
-                return jobs
+            claimed = await self._claim_now(request)
+            if claimed.jobs or claimed.image_jobs:
+                return claimed
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 break
             await watch.wait(min(left, RECHECK_SECONDS))
-        return []
+        return Claimed()
 
     async def progress(self, job_id: str, progress: JobProgress) -> None:
         """Extend a lease and note how far the work came. Raises `Conflict` when the lease is void."""
@@ -191,7 +199,18 @@ class Dispatch:
                     .values(last_activity_at=at)
                 )
 
-    async def _claim_now(self, request: ClaimRequest) -> list[Job]:
+    async def wanted_images(self) -> list[str]:
+        """Every built image that something may still be made from: what is in no list a runner may remove.
+
+        Sandboxes that are gone count until their record goes, so that a build that is asked for again soon is there.
+        """
+        async with self._database.reading() as db:
+            of_snapshots = await self._snapshot_work.wanted_images(db)
+            of_sandboxes = await db.scalars(select(Sandbox.image).where(Sandbox.image.is_not(None)).distinct())
+            return sorted({*of_snapshots, *(image for image in of_sandboxes if image is not None)})
+
+    async def _claim_now(self, request: ClaimRequest) -> Claimed:
+        limit = max(1, min(request.limit, MAX_CLAIM))
         async with self._database.transaction() as db:
             rows = await queue.claim(
                 db,
@@ -199,27 +218,39 @@ class Dispatch:
                 lease=self._ids.token(),
                 now=self._clock.now(),
                 lease_seconds=self._lease_seconds,
-                limit=max(1, min(request.limit, MAX_CLAIM)),
+                limit=limit,
             )
             jobs = []
             for row in rows:
                 sandbox = await db.get_one(Sandbox, row.sandbox_id)
                 if sandbox.runner_id is None:
                     sandbox.runner_id = request.runner_id
-                jobs.append(self._job(row, sandbox))
-        return jobs
+                jobs.append(self._job(row, sandbox, await self._source(db, row.kind, sandbox)))
+            images = await self._snapshot_work.claim(db, request.runner_id, limit=limit - len(jobs))
+        return Claimed(jobs, images)
 
-    def _job(self, row: JobRow, sandbox: Sandbox) -> Job:
+    async def _source(self, db: AsyncSession, kind: JobKind, row: Sandbox) -> ImageSource | None:
+        """How its image is to be had, for the one kind of job that may need to know."""
+        if kind is not JobKind.CREATE:
+            return None
+        snapshot = await db.get(Snapshot, row.snapshot_id) if row.snapshot_id is not None else None
+        if snapshot is not None:
+            return await self._snapshot_work.source(db, snapshot)
+        return await self._snapshot_work.source_of(
+            db, row.organization_id, row.image, dockerfile=row.dockerfile, context_hashes=row.context_hashes
+        )
+
+    def _job(self, row: JobRow, sandbox: Sandbox, source: ImageSource | None) -> Job:
         return Job(
             id=row.id,
             kind=row.kind,
             lease=row.lease or "",
             lease_seconds=self._lease_seconds,
-            spec=self._spec(sandbox),
+            spec=self._spec(sandbox, source),
             force=row.force,
         )
 
-    def _spec(self, row: Sandbox) -> SandboxSpec:
+    def _spec(self, row: Sandbox, source: ImageSource | None = None) -> SandboxSpec:
         return SandboxSpec(
             sandbox_id=row.id,
             organization_id=row.organization_id,
@@ -235,6 +266,8 @@ class Dispatch:
             memory_gib=row.memory_gib,
             disk_gib=row.disk_gib,
             network_block_all=row.network_block_all,
+            entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
+            source=source,
         )
 
 

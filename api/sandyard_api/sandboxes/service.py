@@ -22,6 +22,9 @@ from sandyard_api.sandboxes.moves import Move, not_found
 from sandyard_api.sandboxes.requests import NewSandbox
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
+from sandyard_api.snapshots.models import Snapshot
+from sandyard_api.snapshots.service import Snapshots
+from sandyard_api.storage.service import Contexts
 from sandyard_api.wakeups import Wakeups, Watch
 
 RESTING = frozenset({Shown.STARTED, Shown.STOPPED, Shown.ERROR, Shown.BUILD_FAILED, Shown.DESTROYED})
@@ -41,6 +44,8 @@ class Sandboxes:
         runners: Runners,
         announcer: Announcer,
         changes: Wakeups,
+        snapshots: Snapshots,
+        contexts: Contexts,
         region: str,
         wait_seconds: float,
     ) -> None:
@@ -51,14 +56,19 @@ class Sandboxes:
         self._runners = runners
         self._announcer = announcer
         self._changes = changes
+        self._snapshots = snapshots
+        self._contexts = contexts
         self._region = region
         self._wait_seconds = wait_seconds
 
     async def create(self, organization_id: str, wanted: NewSandbox) -> Sandbox:
         """Make one and wait until it runs, but not where an image has to be fetched: clients show that.
 
-        Raises `Conflict` for a name that is taken and `BadRequest` without a runner.
+        Raises `Conflict` for a name that is taken, `BadRequest` without a runner and for a snapshot or a build context
+        that is not there.
         """
+        if wanted.build is not None:
+            await self._contexts.require(organization_id, wanted.build.context_hashes)
         sandbox_id, deadline = self._ids.uuid(), self._clock.monotonic() + self._wait_seconds
         # A runner may be a moment later than we are; whoever asked in between shall not have to ask again.
         await self._runners.wait_for_one(deadline)
@@ -208,38 +218,42 @@ class Sandboxes:
             await watch.wait(left)
 
     async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
-        row = self._new_row(organization_id, sandbox_id, wanted)
+        snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
+        row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
         now = row.created_at
         db.add(row)
         await db.flush()
         moves.record(db, row, cause="created by a request", at=now)
         add_job(db, job_id=self._ids.uuid(), sandbox_id=row.id, runner_id=None, kind=JobKind.CREATE, at=now)
-        if wanted.image is not None:
+        if wanted.build is not None:
             # Clients wait for at least one line.
-            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=f"Preparing image {wanted.image}\n"))
+            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
         return row
 
-    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
+    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox, snapshot: Snapshot | None) -> Sandbox:
         now = self._clock.now()
-        ttl = wanted.ttl_minutes
+        ttl, build = wanted.ttl_minutes, wanted.build
         return Sandbox(
             id=sandbox_id,
             organization_id=organization_id,
             name=wanted.name or sandbox_id,
             region=self._region,
-            snapshot=wanted.snapshot,
-            image=wanted.image,
-            dockerfile=wanted.dockerfile,
+            snapshot=snapshot.name if snapshot else None,
+            snapshot_id=snapshot.id if snapshot else None,
+            image=snapshot.image if snapshot else build.image(organization_id) if build else None,
+            dockerfile=build.dockerfile if build else None,
+            context_hashes=list(build.context_hashes) if build else [],
+            entrypoint=snapshot.entrypoint if snapshot else None,
             user=wanted.user,
             env=wanted.env,
             labels=wanted.labels,
             public=wanted.public,
             network_block_all=wanted.network_block_all,
-            cpu=wanted.cpu,
+            cpu=(snapshot or wanted).cpu,
             gpu=0,
-            memory_gib=wanted.memory_gib,
-            disk_gib=wanted.disk_gib,
-            observed=Observed.PENDING_BUILD if wanted.dockerfile is not None else Observed.PENDING,
+            memory_gib=(snapshot or wanted).memory_gib,
+            disk_gib=(snapshot or wanted).disk_gib,
+            observed=Observed.PENDING_BUILD if build is not None else Observed.PENDING,
             desired=Desired.STARTED,
             progressed_at=now,
             recoverable=False,

@@ -11,6 +11,7 @@ import structlog
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker import door
+from sandyard_runner.runtime.docker.builds import remove_builds
 from sandyard_runner.runtime.docker.departure import Departure, Dependents, watch_dependents
 from sandyard_runner.runtime.docker.engine import Api, Engine, open_client, open_engine
 from sandyard_runner.runtime.docker.events import EventReader
@@ -97,7 +98,8 @@ async def _say_farewell(
 async def remove_everything(options: DockerOptions) -> list[str]:
     """Remove every container, network and volume that carries this installation's label, and the rules.
 
-    Gives one line for each thing removed. May be repeated. Images stay: they are a cache and carry no state.
+    Gives one line for each thing removed. May be repeated. Of the images those go that users' builds made; pulled ones
+    and that of the default snapshot stay: they are a cache.
     """
     async with open_engine() as engine:
         own = await find_own_container(engine)
@@ -109,6 +111,7 @@ async def remove_everything(options: DockerOptions) -> list[str]:
         if await remove_network(engine, options):
             lines.append(f"removed network {options.network}")
             await _rules(engine, options, own).remove()
+        lines += await remove_builds(engine, options)
         volumes = await engine.call("list the volumes", lambda api: api.volumes(filters=label))
         for name in [volume["Name"] for volume in volumes["Volumes"] or []]:
             await engine.call("remove a volume", partial(_remove_volume, name=name))

@@ -7,6 +7,8 @@ LABEL_INSTALLATION = "dev.sandyard.installation"
 """On everything we make: containers, the network, the image of the default snapshot (there with the value `any`)."""
 LABEL_SANDBOX = "dev.sandyard.sandbox"
 """On sandbox containers: the sandbox id."""
+LABEL_BUILD = "dev.sandyard.build"
+"""On images that users' builds made: the installation. Not the label above, which containers would inherit."""
 
 BUNDLE_MOUNT = "/opt/sandyard"
 """Where a sandbox sees the daemon bundle, read-only."""
@@ -30,6 +32,8 @@ class DockerOptions:
     """For building our own image where Debian's servers are not reachable directly."""
     oci_runtime: str | None = None
     """Another OCI runtime the engine knows, such as `runsc`; `None` is the engine's default."""
+    build_memory_bytes: int = 4 << 30
+    """Memory of one step of a build, without swap."""
     process_limit: int = 4096
     """Processes and threads a sandbox may have at once."""
     start_timeout_seconds: float = 60.0
