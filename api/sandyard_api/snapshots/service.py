@@ -130,7 +130,7 @@ class Snapshots:
         is_ascending = query.choice("order", ("asc", "desc"), "desc") == "asc"
         conditions = [or_(Snapshot.organization_id == organization_id, Snapshot.organization_id.is_(None))]
         if name := query.text("name"):
-            conditions.append(Snapshot.name.contains(name, autoescape=True))
+            conditions.append(func.lower(Snapshot.name).contains(name.lower(), autoescape=True))
         if source := query.text("sourceSandboxId"):
             conditions.append(Snapshot.source_sandbox_id == source)
         order = sort.asc() if is_ascending else sort.desc()
