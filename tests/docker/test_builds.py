@@ -3,8 +3,10 @@
 import contextlib
 import io
 import secrets
-import socket
+import socketserver
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,24 @@ def left_of(engine: Any, token: str) -> list[str]:
     return containers + [image for image in images if token in str(engine.history(image))]
 
 
+@contextmanager
+def greeting() -> Iterator[int]:
+    """A server on every address of this machine that says `reached` and hangs up; its port."""
+
+    class Greeter(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(b"reached\n")
+
+    with socketserver.ThreadingTCPServer(("0.0.0.0", 0), Greeter) as server:  # noqa: S104  what the rules are for
+        thread = threading.Thread(target=server.serve_forever, name="greeter", daemon=True)
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 async def test_a_build_joins_its_contexts_and_says_what_it_does(runtime: DockerRuntime, engine: Any) -> None:
     one, two = layer_of({"src/a.txt": b"alpha\n"}), layer_of({"home/x/b.txt": b"beta\n", "../../up.txt": b"up\n"})
     lines: list[str] = []
@@ -95,7 +115,10 @@ async def test_the_same_build_is_made_once(runtime: DockerRuntime) -> None:
 async def test_a_failed_build_says_why_and_leaves_nothing(runtime: DockerRuntime, engine: Any) -> None:
     name, lines = reference(), list[str]()
     token = secrets.token_hex(4)
-    dockerfile = f"FROM {BUSYBOX}\nRUN echo {token} > /one\nRUN echo {token} two > /two\nRUN echo about to fail; exit 3 # {token}\n"
+    dockerfile = (
+        f"FROM {BUSYBOX}\nRUN echo {token} > /one\nRUN echo {token} two > /two\n"
+        f"RUN echo about to fail; exit 3 # {token}\n"
+    )
     with pytest.raises(RuntimeFailure, match=r"cannot build the image: .*exit 3.*non-zero code: 3"):
         await runtime.ensure_image(name, lines.append, build=build(dockerfile))
     assert "about to fail" in lines
@@ -136,11 +159,10 @@ async def test_a_build_step_is_on_the_sandboxes_network_and_sees_no_door(
 
 async def test_a_build_step_cannot_reach_this_machine(runtime: DockerRuntime, engine: Any) -> None:
     """What listens here stands for the control plane or a database; from the engine's own bridge it can be reached."""
-    with socket.create_server(("0.0.0.0", 0)) as server:  # noqa: S104  what the rules are for
-        port = server.getsockname()[1]
+    with greeting() as port:
         probe = (
             f"FROM {BUSYBOX}\nRUN echo {secrets.token_hex(4)}; gateway=$(ip route | awk '/default/ {{print $3}}'); "
-            f"nc -w 2 $gateway {port} </dev/null && echo reached || echo not reached\n"
+            f"timeout 5 nc -w 2 $gateway {port} || echo not reached\n"
         )
         lines: list[str] = []
         await runtime.ensure_image(reference(), lines.append, build=build(probe))
