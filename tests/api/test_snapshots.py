@@ -5,8 +5,8 @@ from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import daytona_api_client as client
 import pytest
-from daytona_api_client import models
 
 from sandyard.clock import ManualClock
 from sandyard_api.jobs.client import LeaseVoid
@@ -358,8 +358,8 @@ async def test_answers_fit_the_description_and_the_clients_models(world: World, 
     built = await create(world, name="built", imageName=None, buildInfo={"dockerfileContent": DOCKERFILE})
     for value in (ready, built):
         check_schema(description, "SnapshotDto", value)
-        assert models.SnapshotDto.from_dict(value) is not None
+        assert client.SnapshotDto.from_dict(value) is not None
     page = (await world.client.call("GET", "/snapshots")).json
     check_schema(description, "PaginatedSnapshots", page)
-    assert models.PaginatedSnapshots.from_dict(page) is not None
+    assert client.PaginatedSnapshots.from_dict(page) is not None
     check_schema(description, "Url", (await world.client.call("GET", "/snapshots/mine/build-logs-url")).json)
