@@ -5,7 +5,7 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from sandyard_api.jobs.queue import add_job
+from sandyard_api.jobs.queue import Order, add_job
 from sandyard_api.jobs.wire import JobKind
 from sandyard_api.organizations.models import Organization
 from sandyard_api.sandboxes.models import Sandbox
@@ -40,6 +40,7 @@ def sandbox(sandbox_id: str, **values: Any) -> Sandbox:
         "progressed_at": NOON,
         "recoverable": False,
         "auto_stop_minutes": 15,
+        "auto_pause_minutes": 0,
         "auto_archive_minutes": 10080,
         "auto_delete_minutes": -1,
         "preview_token_hash": f"hash of {sandbox_id}",
@@ -54,7 +55,8 @@ def sandbox(sandbox_id: str, **values: Any) -> Sandbox:
 
 async def job(db: AsyncSession, sandbox_id: str, **values: Any) -> str:
     """An open job, by id."""
-    defaults: dict[str, Any] = {"runner_id": None, "kind": JobKind.START, "at": NOON}
-    row = add_job(db, job_id=f"job of {sandbox_id}", sandbox_id=sandbox_id, **defaults | values)
+    order = Order(values.pop("kind", JobKind.START))
+    defaults: dict[str, Any] = {"runner_id": None, "at": NOON}
+    row = add_job(db, order, job_id=f"job of {sandbox_id}", sandbox_id=sandbox_id, **defaults | values)
     await db.flush()
     return row.id

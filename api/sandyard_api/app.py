@@ -34,8 +34,11 @@ from sandyard_api.sandboxes import inspection as inspection_routes
 from sandyard_api.sandboxes import routes as sandbox_routes
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
+from sandyard_api.sandboxes.lineage import Lineage
 from sandyard_api.sandboxes.listing import Listing
+from sandyard_api.sandboxes.repairs import Repairs
 from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sandboxes.snapshotting import Snapshotting
 from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
@@ -94,6 +97,9 @@ class Services:
     keys: ApiKeys
     runners: Runners
     sandboxes: Sandboxes
+    lineage: Lineage
+    repairs: Repairs
+    snapshotting: Snapshotting
     listing: Listing
     build_log: BuildLogs
     snapshots: Snapshots
@@ -182,6 +188,19 @@ def build_services(
         region=options.region,
         wait_seconds=options.wait_seconds,
     )
+    sandboxes = Sandboxes(
+        database,
+        clock,
+        ids,
+        seal=seal,
+        runners=runners,
+        announcer=announcer,
+        changes=changes,
+        snapshots=snapshots,
+        contexts=contexts,
+        region=options.region,
+        wait_seconds=options.wait_seconds,
+    )
     return Services(
         database=database,
         health=Health(database, bus),
@@ -201,19 +220,10 @@ def build_services(
         contexts=contexts,
         storage=StorageApp(contexts, clock, ids),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
-        sandboxes=Sandboxes(
-            database,
-            clock,
-            ids,
-            seal=seal,
-            runners=runners,
-            announcer=announcer,
-            changes=changes,
-            snapshots=snapshots,
-            contexts=contexts,
-            region=options.region,
-            wait_seconds=options.wait_seconds,
-        ),
+        sandboxes=sandboxes,
+        lineage=Lineage(database, sandboxes),
+        repairs=Repairs(sandboxes, clock),
+        snapshotting=Snapshotting(sandboxes, snapshots),
         dispatch=Dispatch(
             database,
             clock,

@@ -12,6 +12,7 @@ ApiError
 │   └── MovedMeanwhile      somebody else changed the row first; safe to repeat
 ├── Gone
 ├── PayloadTooLarge
+├── Unprocessable           the runtime that holds this sandbox cannot do it
 ├── NotImplementedHere      part of the protocol, not of this version
 └── Unavailable             a part of ours does not answer
 ```
@@ -89,6 +90,12 @@ class PayloadTooLarge(ApiError):
     code = "PAYLOAD_TOO_LARGE"
 
 
+class Unprocessable(ApiError):
+    """The runtime that holds this sandbox cannot do it."""
+
+    code = "UNPROCESSABLE_ENTITY"
+
+
 class NotImplementedHere(ApiError):
     """Part of the protocol, not of this version of Sandyard."""
 
@@ -113,6 +120,7 @@ STATUS: Mapping[type[ApiError], HTTPStatus] = {
     MovedMeanwhile: HTTPStatus.CONFLICT,
     Gone: HTTPStatus.GONE,
     PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    Unprocessable: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotImplementedHere: HTTPStatus.NOT_IMPLEMENTED,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
 }

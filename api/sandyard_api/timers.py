@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, delete, exists, select
+from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 
 from sandyard.clock import Clock
 from sandyard_api.database import Database
@@ -17,7 +17,15 @@ from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.service import Sandboxes
-from sandyard_api.sandboxes.states import TIME_LIMIT_MINUTES, Desired, Observed, Request
+from sandyard_api.sandboxes.states import (
+    RESTING,
+    SHOWN,
+    TIME_LIMIT_MINUTES,
+    WAITING_LIMIT_MINUTES,
+    Desired,
+    Observed,
+    Request,
+)
 from sandyard_api.snapshots.work import SnapshotWork
 
 RETRY_DESTROY = timedelta(seconds=30)
@@ -29,6 +37,13 @@ TIMEOUT_WORDS = {
     Observed.CREATING: "creating",
     Observed.STARTING: "starting",
     Observed.STOPPING: "stopping",
+    Observed.PAUSING: "pausing",
+    Observed.RESUMING: "resuming",
+    Observed.RESIZING: "resizing",
+    Observed.SNAPSHOTTING: "snapshotting",
+    Observed.ARCHIVING: "archiving",
+    Observed.RESTORING: "restoring",
+    Observed.FORKING: "forking",
 }
 
 log = structlog.get_logger()
@@ -72,9 +87,12 @@ class Timers:
         now = self._clock.now()
         steps: tuple[Callable[[datetime], Awaitable[None]], ...] = (
             self._find_idle,
+            self._pause_idle,
+            self._archive_stopped,
             self._delete_stopped,
             self._delete_expired,
             self._fail_late,
+            self._fail_unserved,
             self._fail_exhausted,
             self._destroy_again,
             self._forget,
@@ -107,13 +125,30 @@ class Timers:
             if row.last_activity_at + timedelta(minutes=row.auto_stop_minutes) <= now:
                 await self._ask(row, Request.STOP, f"auto-stop after {row.auto_stop_minutes} min idle")
 
-    async def _delete_stopped(self, now: datetime) -> None:
+    async def _pause_idle(self, now: datetime) -> None:
+        running = (Sandbox.observed == Observed.STARTED, Sandbox.desired == Desired.STARTED)
+        for row in await self._rows(*running, Sandbox.auto_pause_minutes > 0):
+            if row.last_activity_at + timedelta(minutes=row.auto_pause_minutes) <= now:
+                await self._ask(row, Request.PAUSE, f"auto-pause after {row.auto_pause_minutes} min idle")
+
+    async def _archive_stopped(self, now: datetime) -> None:
         stopped = (
             Sandbox.observed == Observed.STOPPED,
             Sandbox.desired == Desired.STOPPED,
-            Sandbox.auto_delete_minutes >= 0,
+            Sandbox.auto_archive_minutes > 0,
+            Sandbox.auto_delete_minutes != 0,
         )
         for row in await self._rows(*stopped):
+            if row.last_activity_at + timedelta(minutes=row.auto_archive_minutes) <= now:
+                await self._ask(row, Request.ARCHIVE, f"auto-archive after {row.auto_archive_minutes} min stopped")
+
+    async def _delete_stopped(self, now: datetime) -> None:
+        """An archived one is a stopped one all the while; its clock runs from when it was archived."""
+        stopped = or_(
+            and_(Sandbox.observed == Observed.STOPPED, Sandbox.desired == Desired.STOPPED),
+            and_(Sandbox.observed == Observed.ARCHIVED, Sandbox.desired == Desired.ARCHIVED),
+        )
+        for row in await self._rows(stopped, Sandbox.auto_delete_minutes >= 0):
             if row.last_activity_at + timedelta(minutes=row.auto_delete_minutes) <= now:
                 await self._ask(row, Request.DESTROY, f"auto-delete after {row.auto_delete_minutes} min stopped")
 
@@ -130,6 +165,19 @@ class Timers:
             )
             for row in await self._rows(*late):
                 await self._fail(row.id, observed, f"Timeout while {TIMEOUT_WORDS[observed]}")
+
+    async def _fail_unserved(self, now: datetime) -> None:
+        """What no runner takes up, such as the start of a sandbox whose runner is gone, must not be waited for."""
+        for observed, at_rest in RESTING.items():
+            waiting = (
+                Sandbox.observed == observed,
+                Sandbox.desired.not_in((at_rest, Desired.DESTROYED)),
+                Sandbox.progressed_at <= now - timedelta(minutes=WAITING_LIMIT_MINUTES),
+            )
+            for row in await self._rows(*waiting):
+                reason = f"Timeout while {SHOWN[row.observed, row.desired].value}"
+                harmless = row.desired in (Desired.PAUSED, Desired.ARCHIVED)
+                await (self._give_up if harmless else self._fail)(row.id, observed, reason)
 
     async def _fail_exhausted(self, now: datetime) -> None:
         async with self._database.reading() as db:
@@ -173,6 +221,17 @@ class Timers:
         log.info("timer_acted", sandbox_id=row.id, asked=asked.value, cause=cause)
         await self._sandboxes.announce(done)
 
+    async def _give_up(self, sandbox_id: str, observed: Observed, reason: str) -> None:
+        """Want what is: nothing was begun, so nothing is broken."""
+        now = self._clock.now()
+        async with self._database.transaction() as db:
+            row = await db.get(Sandbox, sandbox_id)
+            if row is None or row.observed is not observed:
+                return
+            await queue.void_open_job(db, sandbox_id, at=now, reason=reason)
+            settled = await moves.settle(db, row, cause=reason, at=now, error_reason=reason)
+        await self._announcer.moved(settled)
+
     async def _fail(self, sandbox_id: str, observed: Observed | None, reason: str) -> None:
         now = self._clock.now()
         async with self._database.transaction() as db:
@@ -180,6 +239,6 @@ class Timers:
             if row is None or (observed is not None and row.observed is not observed):
                 return
             await queue.void_open_job(db, sandbox_id, at=now, reason=reason)
-            failed = await moves.sight(db, row, Observed.ERROR, cause=reason, at=now, asked_for=True)
+            failed = await moves.sight(db, row, Observed.ERROR, cause=reason, at=now, asked_for=True, recoverable=True)
         log.warning("sandbox_failed", sandbox_id=sandbox_id, reason=reason)
         await self._announcer.moved(failed)

@@ -47,6 +47,13 @@ class NotStarted(BadRequest):
         super().__init__("bad request: no IP address found. Is the Sandbox started?")
 
 
+class Paused(BadRequest):
+    """The sandbox exists and is held still; nothing in it can answer."""
+
+    def __init__(self) -> None:
+        super().__init__("bad request: the Sandbox is paused. Start it to resume it")
+
+
 class Unauthenticated(ProxyError):
     """No credential, or none that holds."""
 

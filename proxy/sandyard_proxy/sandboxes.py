@@ -13,7 +13,7 @@ from sandyard_proxy.connection import ResponseHead
 from sandyard_proxy.cors import answer_preflight, is_preflight
 from sandyard_proxy.destinations import Destination, Mount, forwarded_query
 from sandyard_proxy.doors import Doors
-from sandyard_proxy.errors import DoorUnreachable, NotDelivered, NotFound, NotStarted
+from sandyard_proxy.errors import DoorUnreachable, NotDelivered, NotFound, NotStarted, Paused
 from sandyard_proxy.follow.routes import FollowRoutes, log_of, read_request, wants_follow
 from sandyard_proxy.forward import OWN_ERROR, Outgoing, forward, refuse_stale
 from sandyard_proxy.forwarded import SCHEMES, origin_headers, without_origin
@@ -21,7 +21,9 @@ from sandyard_proxy.replay import Replay
 from sandyard_proxy.route_table import RouteTable
 from sandyard_proxy.tunnel import tunnel
 
-STARTED = "started"
+RUNNING = frozenset({"started", "resizing", "snapshotting"})
+"""In the last two a sandbox may be stopped as well; its door tells."""
+HELD_STILL = frozenset({"pausing", "paused", "resuming"})
 GONE = frozenset({"destroyed", "destroying"})
 SKIP_ACTIVITY = b"x-daytona-skip-last-activity-update"
 SHIELDED = frozenset((b"content-security-policy", b"x-content-type-options"))
@@ -79,12 +81,14 @@ class SandboxRoutes:
 
     async def _running(self, route: Route, destination: Destination) -> Route:
         """The route, if its sandbox runs; what is remembered may be a moment old, so a refusal is asked for twice."""
-        if route.state == STARTED:
+        if route.state in RUNNING:
             return route
         current = await self._routes.route(route.sandbox_id, fresh=True)
         if current is None or current.state in GONE:
             raise NotFound.sandbox(destination.key if destination.mount is not Mount.TOKEN else route.sandbox_id)
-        if current.state != STARTED:
+        if current.state in HELD_STILL:
+            raise Paused
+        if current.state not in RUNNING:
             raise NotStarted
         return current
 

@@ -195,7 +195,7 @@ async def _leave(runtime: Runtime, observer: Observer, observations: Observation
         log.error("leaving_failed", reason=failure.message)
         return
     if leave is Leave.STOP:
-        present = [item for item in present if item.state is PresentState.RUNNING]
+        present = [item for item in present if item.state is not PresentState.STOPPED]
     await asyncio.gather(*(_end(runtime, observer, observations, item.sandbox_id, leave) for item in present))
     try:
         async with asyncio.timeout(LAST_WORD_SECONDS):

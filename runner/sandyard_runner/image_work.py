@@ -7,8 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from sandyard_api.jobs.client import ControlPlaneError, RunnerControlPlane, UnknownContext
-from sandyard_api.jobs.wire import ImageSource
+from sandyard_api.jobs.client import ControlPlaneError, ControlPlaneUnreachable, RunnerControlPlane, UnknownContext
+from sandyard_api.jobs.wire import ImageJob, ImageProgress, ImageResult, ImageSource, ImageStep
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.contract import Build, ImageFacts, Runtime
 
@@ -25,6 +25,21 @@ class ImageWork:
     def __init__(self, runtime: Runtime, control_plane: RunnerControlPlane) -> None:
         self._runtime = runtime
         self._control_plane = control_plane
+
+    async def act(self, job: ImageJob) -> ImageResult:
+        """Do an image job; what goes wrong is in its result. Raises `LeaseVoid`."""
+        step = ImageStep.BUILDING if job.source.dockerfile is not None else ImageStep.PULLING
+        with contextlib.suppress(ControlPlaneUnreachable):
+            await self._control_plane.progress_image(job.id, ImageProgress(job.lease, step))
+        try:
+            facts = await self.prepare(job.id, job.source)
+        except RuntimeFailure as failure:
+            return ImageResult(job.lease, ok=False, reason=failure.message)
+        except Exception as error:  # a loop that serves every image must survive one job
+            log.exception("job_broke", kind="image")
+            reason = f"the runner could not do this: {type(error).__name__}: {error}"
+            return ImageResult(job.lease, ok=False, reason=reason)
+        return ImageResult(job.lease, ok=True, size_bytes=facts.size_bytes, entrypoint=tuple(facts.entrypoint) or None)
 
     async def prepare(self, subject_id: str, source: ImageSource) -> ImageFacts:
         """Make the image usable; the log of that sandbox or snapshot is written, and its end is, too.
@@ -57,7 +72,7 @@ class ImageWork:
             return
         for image in sorted(set(present) - set(await self._control_plane.wanted_images())):
             log.info("image_removed", image=image)
-            await self._runtime.remove_image(image)
+            await self._runtime.remove_build(image)
 
     def _build(self, source: ImageSource) -> Build | None:
         if source.dockerfile is None:

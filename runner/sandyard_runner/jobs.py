@@ -1,29 +1,22 @@
 """The job loop: claims work under a lease, does it through the runtime, tells the result. Everything is idempotent."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from http import HTTPStatus
+from collections.abc import Collection
 
 import structlog
 
 from sandyard.clock import Clock
-from sandyard_api.jobs.client import ControlPlaneError, ControlPlaneUnreachable, LeaseVoid, RunnerControlPlane
+from sandyard_api.jobs.client import ControlPlaneError, LeaseVoid, RunnerControlPlane
 from sandyard_api.jobs.wire import (
     ClaimRequest,
     ImageJob,
     ImageProgress,
     ImageResult,
-    ImageSource,
-    ImageStep,
     Job,
-    JobKind,
     JobProgress,
     JobResult,
 )
-from sandyard_api.sandboxes.states import Observed
-from sandyard_runner.door_http import ask_json
-from sandyard_runner.errors import DaemonUnreachable, RuntimeFailure
+from sandyard_runner.actions import Actions
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
@@ -57,15 +50,6 @@ class Backoff:
         self._seconds = FIRST_BACKOFF_SECONDS
 
 
-class _Failed(Exception):
-    """A job's end that is not `error`, in words for the user."""
-
-    def __init__(self, observed: Observed, failure: RuntimeFailure) -> None:
-        super().__init__(failure.message)
-        self.observed = observed
-        self.failure = failure
-
-
 class JobLoop:
     """Claims and does jobs, at the most `max_parallel` at a time and one at a time per sandbox or snapshot."""
 
@@ -82,10 +66,7 @@ class JobLoop:
         max_parallel: int,
     ) -> None:
         self._runner_id = runner_id
-        self._runtime = runtime
         self._control_plane = control_plane
-        self._registry = registry
-        self._observer = observer
         self._images = images
         self._clock = clock
         self._max_parallel = max_parallel
@@ -93,12 +74,7 @@ class JobLoop:
         self._free = asyncio.Event()
         self._ended_jobs = 0
         self._last_ended: dict[str, int] = {}
-        self._actions: Mapping[JobKind, Callable[[Job], Awaitable[JobResult]]] = {
-            JobKind.CREATE: self._create,
-            JobKind.START: self._start,
-            JobKind.STOP: self._stop,
-            JobKind.DESTROY: self._destroy,
-        }
+        self._actions = Actions(runtime, control_plane, registry, observer, images)
 
     def mark(self) -> int:
         """A point in the order of jobs, for `touched_since`."""
@@ -183,93 +159,9 @@ class JobLoop:
         log.info("job_done", kind=_title(job), ok=result.ok, reason=result.reason, seconds=seconds)
 
     async def _act(self, job: AnyJob) -> AnyResult:
-        try:
-            if isinstance(job, ImageJob):
-                return await self._prepare_image(job)
-            return await self._actions[job.kind](job)
-        except _Failed as failed:
-            return _failure(job, failed.observed, failed.failure)
-        except RuntimeFailure as failure:
-            return _failure(job, Observed.ERROR, failure)
-        except LeaseVoid:
-            raise
-        except Exception as error:  # a loop that serves every sandbox must survive one job
-            log.exception("job_broke", kind=_title(job))
-            reason = f"the runner could not do this: {type(error).__name__}: {error}"
-            return _failure(job, Observed.ERROR, RuntimeFailure(reason))
-
-    async def _create(self, job: Job) -> JobResult:
-        spec = job.spec
-        is_build = spec.source is not None and spec.source.dockerfile is not None
-        fetching = Observed.BUILDING if is_build else Observed.PULLING
-        await self._progress(job, fetching if spec.image is not None else Observed.CREATING)
-        await self._fetch_image(job)
-        if spec.image is not None:
-            await self._progress(job, Observed.CREATING)
-        await self._runtime.create(spec)
-        return await self._start(job)
-
-    async def _fetch_image(self, job: Job) -> None:
-        spec = job.spec
-        try:
-            await self._images.prepare(spec.sandbox_id, spec.source or ImageSource(spec.image, spec.organization_id))
-        except RuntimeFailure as failure:
-            observed = Observed.ERROR if spec.image is None else Observed.BUILD_FAILED
-            raise _Failed(observed, failure) from failure
-
-    async def _prepare_image(self, job: ImageJob) -> ImageResult:
-        step = ImageStep.BUILDING if job.source.dockerfile is not None else ImageStep.PULLING
-        with contextlib.suppress(ControlPlaneUnreachable):
-            await self._control_plane.progress_image(job.id, ImageProgress(job.lease, step))
-        try:
-            facts = await self._images.prepare(job.id, job.source)
-        except RuntimeFailure as failure:
-            return ImageResult(job.lease, ok=False, reason=failure.message)
-        return ImageResult(job.lease, ok=True, size_bytes=facts.size_bytes, entrypoint=tuple(facts.entrypoint) or None)
-
-    async def _start(self, job: Job) -> JobResult:
-        spec = job.spec
-        await self._progress(job, Observed.STARTING)
-        await self._runtime.start(spec)
-        self._registry.add(spec.sandbox_id, spec.door_secret)
-        self._observer.watch(spec.sandbox_id)
-        version = await self._initialize(spec.sandbox_id)
-        return JobResult(job.lease, ok=True, observed=Observed.STARTED, daemon_version=version)
-
-    async def _stop(self, job: Job) -> JobResult:
-        sandbox_id = job.spec.sandbox_id
-        await self._progress(job, Observed.STOPPING)
-        async with self._observer.ending(sandbox_id):
-            await self._runtime.stop(sandbox_id, force=job.force)
-        self._registry.discard(sandbox_id)
-        return JobResult(job.lease, ok=True, observed=Observed.STOPPED)
-
-    async def _destroy(self, job: Job) -> JobResult:
-        sandbox_id = job.spec.sandbox_id
-        await self._progress(job, Observed.DESTROYING)
-        async with self._observer.ending(sandbox_id):
-            await self._runtime.remove(sandbox_id)
-        self._registry.discard(sandbox_id)
-        return JobResult(job.lease, ok=True, observed=Observed.DESTROYED)
-
-    async def _initialize(self, sandbox_id: str) -> str | None:
-        """Let the daemon run user code: the network's rules stand since `start` returned. Gives its version.
-
-        Raises `DaemonUnreachable`.
-        """
-        door = self._registry.find_door(sandbox_id)
-        if door is None or not door.path.exists():
-            return None  # `start` waits for the door; only the memory runtime has none
-        status, answer = await ask_json(door, "/init", json_body={})
-        if status != HTTPStatus.OK:
-            raise DaemonUnreachable(f"the daemon refused to begin: {answer.get('message', status)}")
-        _, health = await ask_json(door, "/_daemon/health")
-        return str(health["version"]) if "version" in health else None
-
-    async def _progress(self, job: Job, observed: Observed) -> None:
-        """Tell how far the work has come. An unreachable control plane does not stop it; a void lease does."""
-        with contextlib.suppress(ControlPlaneUnreachable):
-            await self._control_plane.progress(job.id, JobProgress(job.lease, observed))
+        if isinstance(job, ImageJob):
+            return await self._images.act(job)
+        return await self._actions.act(job)
 
     async def _keep_lease(self, job: AnyJob) -> None:
         """Extend the lease again and again; return when it is void."""
@@ -310,9 +202,3 @@ def _key(job: AnyJob) -> str:
 
 def _title(job: AnyJob) -> str:
     return "image" if isinstance(job, ImageJob) else job.kind.value
-
-
-def _failure(job: AnyJob, observed: Observed, failure: RuntimeFailure) -> AnyResult:
-    if isinstance(job, ImageJob):
-        return ImageResult(job.lease, ok=False, reason=failure.message)
-    return JobResult(job.lease, ok=False, observed=observed, reason=failure.message, recoverable=failure.recoverable)

@@ -134,6 +134,34 @@ class Observer:
             raise
         await self._finish(sandbox_id)
 
+    @asynccontextmanager
+    async def holding(self, sandbox_id: str) -> AsyncIterator[None]:
+        """The block pauses the sandbox: what happened before is told first, and its silence is no sign of death from
+        then until `release`. Where the block raises, all is as before."""
+        events = self._watching.get(sandbox_id)
+        if events is not None:
+            await events.drain()
+            events.hold()
+        try:
+            yield
+        except BaseException:
+            self.release(sandbox_id)
+            raise
+
+    def hold(self, sandbox_id: str) -> None:
+        """It is paused already, as found at a start: follow it again from `release` on."""
+        if sandbox_id not in self._watching:
+            self.watch(sandbox_id)
+        self._watching[sandbox_id].hold()
+
+    def release(self, sandbox_id: str) -> None:
+        """It runs again: follow its events from where they were left. One that is not followed yet is followed."""
+        events = self._watching.get(sandbox_id)
+        if events is None:
+            self.watch(sandbox_id)
+        else:
+            events.release()
+
     async def run(self) -> None:
         """Turn the runtime's events into observations, until cancelled."""
         async with self._runtime.events() as events:
@@ -191,12 +219,22 @@ class _SandboxEvents:
         """Number of the last event the control plane has."""
         self._told_more = asyncio.Event()
         self.is_ending = False
+        self._running = asyncio.Event()
+        self._running.set()
         self.task = asyncio.create_task(self._run(), name=f"events {sandbox_id}")
+
+    def hold(self) -> None:
+        """The daemon stands still."""
+        self._running.clear()
+
+    def release(self) -> None:
+        """The daemon runs on."""
+        self._running.set()
 
     async def drain(self) -> None:
         """Return when the control plane has every event the daemon has now, or after `DRAIN_SECONDS`."""
         door = self._registry.find_door(self._sandbox_id)
-        if door is None or self.task.done():
+        if door is None or self.task.done() or not self._running.is_set():
             return
         try:
             async with asyncio.timeout(DRAIN_SECONDS):
@@ -211,6 +249,7 @@ class _SandboxEvents:
     async def finish(self) -> None:
         """The daemon is gone: take its last events, then tell that what they left open ended with it."""
         self.is_ending = True
+        self._running.set()
         await asyncio.wait((self.task,), timeout=LAST_EVENTS_SECONDS)
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
@@ -226,13 +265,16 @@ class _SandboxEvents:
     async def _run(self) -> None:
         failing_since: float | None = None
         while True:
+            if not self._running.is_set():
+                await self._running.wait()
+                failing_since = None
             try:
                 await self._follow()
                 failing_since = None
             except (DaemonUnreachable, ValueError, KeyError, TypeError) as error:
                 now = self._clock.monotonic()
                 failing_since = now if failing_since is None else failing_since
-                if now - failing_since > DAEMON_GONE_SECONDS and not self.is_ending:
+                if now - failing_since > DAEMON_GONE_SECONDS and not self.is_ending and self._running.is_set():
                     await self._daemon_gone(self._sandbox_id, _reason(error))
                     await self._tell_end()
                     return

@@ -17,8 +17,15 @@ from sandyard_runner.runtime.contract import Present, PresentState, Runtime
 
 ENDED_WITH_RUNNER = "its processes ended while no runner watched"
 LOST = "the sandbox does not exist on its runner any more"
-SETTLED = frozenset({Observed.STARTED, Observed.STOPPED, Observed.STOPPING, Observed.STARTING})
-"""States in which a sandbox has a container; in the earlier ones a job is still to make it."""
+ALIVE = frozenset(
+    (
+        *(Observed.STARTED, Observed.STOPPING, Observed.STARTING, Observed.PAUSING, Observed.PAUSED),
+        *(Observed.RESUMING, Observed.RESIZING, Observed.SNAPSHOTTING),
+    )
+)
+"""States in which a sandbox has processes, or had a moment ago."""
+SETTLED = ALIVE | {Observed.STOPPED}
+"""States in which a sandbox has a container; in others a job is still to make it, or has removed it."""
 
 log = structlog.get_logger(__name__)
 
@@ -76,14 +83,17 @@ class Reconciler:
         elif wanted.desired is Desired.DESTROYED:
             await self._guarded(sandbox_id, remove=True)
             self._observations.add(sandbox_id, Observed.DESTROYED, "removed as it was asked for")
+        elif wanted.observed is Observed.ARCHIVED:
+            log.warning("archived_one_removed", sandbox_id=sandbox_id)
+            await self._guarded(sandbox_id, remove=True)
         elif present.state is PresentState.STOPPED:
-            if wanted.observed in (Observed.STARTED, Observed.STOPPING, Observed.STARTING):
+            if wanted.observed in ALIVE:
                 self._observations.add(sandbox_id, Observed.STOPPED, present.reason or ENDED_WITH_RUNNER)
-        elif wanted.observed is Observed.STARTED:
-            self._adopt(wanted)
         elif wanted.observed is Observed.STOPPED:
             log.info("stray_stopped", sandbox_id=sandbox_id)
             await self._guarded(sandbox_id, remove=False)
+        else:
+            self._adopt(wanted, is_paused=present.state is PresentState.PAUSED)
 
     def _report_missing(self, wanted: Wanted) -> None:
         sandbox_id = wanted.spec.sandbox_id
@@ -92,12 +102,21 @@ class Reconciler:
         elif wanted.observed in SETTLED:
             self._observations.add(sandbox_id, Observed.ERROR, LOST)
 
-    def _adopt(self, wanted: Wanted) -> None:
-        sandbox_id = wanted.spec.sandbox_id
+    def _adopt(self, wanted: Wanted, *, is_paused: bool) -> None:
+        """Watch it again where nobody does, and say what it is where that is not what is believed of it."""
+        sandbox_id, seen = wanted.spec.sandbox_id, Observed.PAUSED if is_paused else Observed.STARTED
+        if wanted.observed not in (Observed.STARTED, Observed.PAUSED):
+            return
         if not self._observer.is_watching(sandbox_id):
             self._registry.add(sandbox_id, wanted.spec.door_secret)
             self._observer.watch(sandbox_id)
             log.info("sandbox_watched_again", sandbox_id=sandbox_id)
+        if is_paused:
+            self._observer.hold(sandbox_id)
+        else:
+            self._observer.release(sandbox_id)
+        if seen is not wanted.observed:
+            self._observations.add(sandbox_id, seen, f"{'paused' if is_paused else 'resumed'} outside Sandyard")
 
     async def _guarded(self, sandbox_id: str, *, remove: bool) -> None:
         """Stop or remove one sandbox; a failure is told and tried again by the next run."""

@@ -30,11 +30,20 @@ RESULTS = {
     JobKind.START: Observed.STARTED,
     JobKind.STOP: Observed.STOPPED,
     JobKind.DESTROY: Observed.DESTROYED,
+    JobKind.PAUSE: Observed.PAUSED,
+    JobKind.RESUME: Observed.STARTED,
+    JobKind.ARCHIVE: Observed.ARCHIVED,
+    JobKind.RESTORE: Observed.STARTED,
+    JobKind.FORK: Observed.STARTED,
 }
+"""Of the kinds that lead to one state; what a resize or commit comes back to, its script says."""
 
 
 def well(job: Job) -> Sequence[JobProgress | JobResult]:
     """Everything works at once."""
+    if job.kind is JobKind.RECOVER:
+        seen = Observed.STOPPED if job.stay_stopped else Observed.STARTED
+        return [JobResult(job.lease, ok=True, observed=seen, daemon_version="test")]
     return [JobResult(job.lease, ok=True, observed=RESULTS[job.kind], daemon_version="test")]
 
 
@@ -44,6 +53,11 @@ def pulling_first(job: Job) -> Sequence[JobProgress | JobResult]:
         return well(job)
     steps = [JobProgress(job.lease, seen) for seen in (Observed.PULLING, Observed.CREATING, Observed.STARTING)]
     return [*steps, *well(job)]
+
+
+def staying(seen: Observed) -> Play:
+    """Work that leaves a sandbox where it was, such as a resize, ends in `seen`."""
+    return lambda job: [JobResult(job.lease, ok=True, observed=seen)]
 
 
 def badly(job: Job) -> Sequence[JobProgress | JobResult]:

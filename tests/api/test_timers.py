@@ -8,7 +8,7 @@ import pytest
 from sandyard.clock import ManualClock
 from sandyard_api.jobs.wire import JobKind, JobResult
 from sandyard_api.sandboxes.models import Sandbox
-from sandyard_api.sandboxes.states import Observed
+from sandyard_api.sandboxes.states import Desired, Observed
 from tests.api.conftest import World, open_world
 from tests.api.doubles import badly, well
 
@@ -90,6 +90,57 @@ async def test_a_stopped_sandbox_is_deleted_when_its_time_is_over(timed: Timed) 
     assert (await timed.state(sandbox_id))[0] == "stopped"
     await timed.pass_minutes(1)
     assert await timed.state(sandbox_id) == ("destroying", "auto-delete after 60 min stopped")
+
+
+async def test_an_idle_sandbox_is_paused_and_says_why(timed: Timed) -> None:
+    sandbox_id = await timed.create(autoPauseInterval=15)
+    await timed.pass_minutes(14)
+    assert (await timed.state(sandbox_id))[0] == "started"
+    await timed.pass_minutes(1)
+    assert await timed.state(sandbox_id) == ("pausing", "auto-pause after 15 min idle")
+    await timed.world.runner.work_once()
+    await timed.pass_minutes(10_000)
+    assert (await timed.state(sandbox_id))[0] == "paused"
+
+
+async def test_a_stopped_sandbox_is_archived_and_an_archived_one_deleted_when_its_time_is_over(timed: Timed) -> None:
+    sandbox_id = await timed.create(autoStopInterval=1, autoArchiveInterval=60, autoDeleteInterval=90)
+    await timed.pass_minutes(1)
+    await timed.world.runner.work_once()
+    await timed.pass_minutes(59)
+    assert (await timed.state(sandbox_id))[0] == "stopped"
+    await timed.pass_minutes(1)
+    assert await timed.state(sandbox_id) == ("archiving", "auto-archive after 60 min stopped")
+    await timed.world.runner.work_once()
+    await timed.pass_minutes(89)
+    assert (await timed.state(sandbox_id))[0] == "archived"
+    await timed.pass_minutes(1)
+    assert (await timed.state(sandbox_id))[0] == "destroying"
+
+
+async def test_a_time_to_live_ends_a_paused_sandbox_and_one_that_has_forks(timed: Timed) -> None:
+    sandbox_id = await timed.create(ttlMinutes=5)
+    fork = await timed.world.client.call("POST", f"/sandbox/{sandbox_id}/fork", {})
+    await timed.world.runner.work_once()
+    await timed.world.client.call("POST", f"/sandbox/{fork.json['id']}/ttl/0")
+    await timed.world.client.call("POST", f"/sandbox/{sandbox_id}/pause")
+    await timed.world.runner.work_once()
+    await timed.pass_minutes(5)
+    assert await timed.state(sandbox_id) == ("destroying", "its time to live is over")
+    assert (await timed.state(fork.json["id"]))[0] == "started"
+
+
+async def test_a_start_that_no_runner_takes_becomes_an_error_and_a_pause_is_given_up(timed: Timed) -> None:
+    paused, started = await timed.create(autoStopInterval=0), await timed.create(autoStopInterval=0)
+    await timed.world.client.call("POST", f"/sandbox/{paused}/pause")
+    async with timed.world.plane.database.transaction() as db:
+        row = await db.get_one(Sandbox, started)
+        row.observed, row.desired = Observed.STOPPED, Desired.STARTED
+    await timed.pass_minutes(16)
+    assert await timed.state(paused) == ("started", "Timeout while pausing")
+    assert await timed.state(started) == ("error", "Timeout while starting")
+    read = await timed.world.client.call("GET", f"/sandbox/{started}")
+    assert read.json["recoverable"] is True
 
 
 async def test_a_time_to_live_ends_even_a_busy_sandbox(timed: Timed) -> None:

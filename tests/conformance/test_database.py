@@ -112,10 +112,10 @@ async def test_a_sandbox_has_at_the_most_one_open_job(database: Database) -> Non
         await factories.job(db, "s1")
     with pytest.raises(IntegrityError):
         async with database.transaction() as db:
-            queue.add_job(db, job_id="x", sandbox_id="s1", runner_id=None, kind=JobKind.STOP, at=NOON)
+            queue.add_job(db, queue.Order(JobKind.STOP), job_id="x", sandbox_id="s1", runner_id=None, at=NOON)
     async with database.transaction() as db:
         await queue.void_open_job(db, "s1", at=NOON, reason="not wanted")
-        queue.add_job(db, job_id="y", sandbox_id="s1", runner_id=None, kind=JobKind.STOP, at=NOON)
+        queue.add_job(db, queue.Order(JobKind.STOP), job_id="y", sandbox_id="s1", runner_id=None, at=NOON)
 
 
 async def claim_in(database: Database, runner: str, now: datetime = NOON) -> list[str]:

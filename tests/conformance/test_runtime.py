@@ -4,9 +4,6 @@ import asyncio
 import contextlib
 import dataclasses
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +11,6 @@ from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.door_http import Door, ask, ask_json
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
 from sandyard_runner.runtime.contract import PresentState, Runtime
-from sandyard_runner.runtime.local.options import Isolation, LocalOptions
-from sandyard_runner.runtime.local.runtime import open_local_runtime
 from sandyard_runner.runtime.memory import MemoryRuntime
 from sandyard_runner.wire import Enforcement
 
@@ -25,56 +20,6 @@ EVENT_SECONDS = 10.0
 
 def a_spec(*, secret: str = SECRET, image: str | None = None) -> SandboxSpec:
     return SandboxSpec(str(uuid.uuid4()), "org", "a sandbox", secret, image=image)
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built once for all tests."""
-    return tmp_path_factory.mktemp("bundles")
-
-
-@pytest.fixture(
-    params=[
-        "memory",
-        "namespaces",
-        "none",
-        pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.timeout(600)]),
-    ]
-)
-async def runtime(request: pytest.FixtureRequest, tmp_path: Path, bundles: Path) -> AsyncIterator[Runtime]:
-    async with AsyncExitStack() as stack:
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "bundles").symlink_to(bundles)
-        opened = await _open(str(request.param), tmp_path, stack)
-        yield opened
-        for item in await opened.present():
-            await opened.remove(item.sandbox_id)
-
-
-async def _open(name: str, directory: Path, stack: AsyncExitStack) -> Runtime:
-    doors = directory / "doors"
-    if name == "memory":
-        return MemoryRuntime(doors)
-    if name == "docker":
-        return await _open_docker(directory, doors, stack)
-    options = LocalOptions(directory / "data", doors, Isolation(name))
-    try:
-        return await stack.enter_async_context(open_local_runtime(options))
-    except RuntimeFailure as failure:
-        if name == "namespaces":
-            pytest.skip(failure.message)
-        raise
-
-
-async def _open_docker(directory: Path, doors: Path, stack: AsyncExitStack) -> Runtime:
-    docker = pytest.importorskip("sandyard_runner.runtime.docker")
-    options = docker.DockerOptions(installation=uuid.uuid4().hex, data_dir=directory / "data", doors_dir=doors)
-    try:
-        runtime: Runtime = await stack.enter_async_context(docker.open_docker_runtime(options))
-        await runtime.ensure_image(None, lambda _: None)
-    except RuntimeFailure as failure:
-        pytest.skip(f"no engine, or no default image: {failure.message}")
-    return runtime
 
 
 async def state_of(runtime: Runtime, sandbox_id: str) -> PresentState | None:

@@ -100,7 +100,7 @@ async def test_a_build_joins_its_contexts_and_says_what_it_does(runtime: DockerR
     )
     assert name not in await runtime.built_images()  # asked for just now
     await runtime.remove(sandbox.sandbox_id)
-    await runtime.remove_image(name)
+    await runtime.remove_build(name)
     with pytest.raises(docker.errors.ImageNotFound):
         engine.inspect_image(name)
 

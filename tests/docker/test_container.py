@@ -30,7 +30,7 @@ def configured(*, image: Image | None = None, options: DockerOptions = OPTIONS, 
 
 def test_limits_are_in_the_units_of_the_engine() -> None:
     host = configured(cpu=2, memory_gib=3)["HostConfig"]
-    assert (host["NanoCpus"], host["Memory"], host["MemorySwap"]) == (2_000_000_000, 3 << 30, 3 << 30)
+    assert (host["CpuQuota"], host["Memory"], host["MemorySwap"]) == (200_000, 3 << 30, 3 << 30)
 
 
 def test_a_sandbox_gets_no_privilege_and_no_capability() -> None:

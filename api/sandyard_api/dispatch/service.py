@@ -23,6 +23,7 @@ from sandyard_api.jobs.wire import (
     JobProgress,
     JobResult,
     Observation,
+    Resources,
     Route,
     SandboxSpec,
     Wanted,
@@ -30,6 +31,7 @@ from sandyard_api.jobs.wire import (
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
+from sandyard_api.sandboxes.images import owned_images
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
@@ -47,6 +49,14 @@ CAUSES = {
     JobKind.START: "started by the runner",
     JobKind.STOP: "stopped by the runner",
     JobKind.DESTROY: "removed by the runner",
+    JobKind.PAUSE: "paused by the runner",
+    JobKind.RESUME: "resumed by the runner",
+    JobKind.RESIZE: "resized by the runner",
+    JobKind.COMMIT: "kept as an image by the runner",
+    JobKind.ARCHIVE: "archived by the runner",
+    JobKind.RESTORE: "restored by the runner",
+    JobKind.FORK: "forked by the runner",
+    JobKind.RECOVER: "recovered by the runner",
 }
 
 Answer = TypeVar("Answer")
@@ -112,7 +122,7 @@ class Dispatch:
     async def finish(self, job_id: str, result: JobResult) -> None:
         """Close a job with its result. Raises `Conflict` when the lease is void."""
 
-        async def apply() -> list[Move]:
+        async def apply() -> tuple[list[Move], str | None]:
             now = self._clock.now()
             async with self._database.transaction() as db:
                 job = await queue.end(db, job_id, result.lease, at=now, ok=result.ok, reason=result.reason)
@@ -120,18 +130,19 @@ class Dispatch:
                     raise _void(job_id)
                 row = await db.get_one(Sandbox, job.sandbox_id)
                 cause = result.reason or CAUSES[job.kind]
-                values: dict[str, Any] = {"recoverable": result.recoverable}
-                if row.desired is not Desired.DESTROYED:
-                    values["error_reason"] = None if result.ok else cause
-                if result.daemon_version is not None:
-                    values["daemon_version"] = result.daemon_version
+                values = _values_of(job, row, result, cause)
                 seen = await moves.sight(db, row, result.observed, cause=cause, at=now, asked_for=True, **values)
                 settled = await moves.settle(
                     db, seen.row if seen else row, cause=cause, at=now, **({} if seen else values)
                 )
-                return [move for move in (seen, settled) if move is not None]
+                made = None
+                if job.kind is JobKind.COMMIT and job.image is not None:
+                    made = await self._snapshot_work.end_from_sandbox(db, job.image, ok=result.ok, reason=cause)
+                return [move for move in (seen, settled) if move is not None], made
 
-        await self._announcer.moved(*await _repeat(apply))
+        done, snapshot_id = await _repeat(apply)
+        await self._snapshot_work.tell(snapshot_id)
+        await self._announcer.moved(*done)
 
     async def observe(self, observations: Sequence[Observation]) -> None:
         """Take in what was seen without having been asked. While a job is open, its result will tell instead."""
@@ -230,8 +241,8 @@ class Dispatch:
         return Claimed(jobs, images)
 
     async def _source(self, db: AsyncSession, kind: JobKind, row: Sandbox) -> ImageSource | None:
-        """How its image is to be had, for the one kind of job that may need to know."""
-        if kind is not JobKind.CREATE:
+        """How its image is to be had, for the kinds of job that may need to know."""
+        if kind not in (JobKind.CREATE, JobKind.RECOVER):
             return None
         snapshot = await db.get(Snapshot, row.snapshot_id) if row.snapshot_id is not None else None
         if snapshot is not None:
@@ -248,6 +259,10 @@ class Dispatch:
             lease_seconds=self._lease_seconds,
             spec=self._spec(sandbox, source),
             force=row.force,
+            image=row.image,
+            source_id=row.source_id,
+            resources=Resources(**row.resources) if row.resources else None,
+            stay_stopped=row.stay_stopped,
         )
 
     def _spec(self, row: Sandbox, source: ImageSource | None = None) -> SandboxSpec:
@@ -268,7 +283,23 @@ class Dispatch:
             network_block_all=row.network_block_all,
             entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
             source=source,
+            owned_images=owned_images(row),
         )
+
+
+def _values_of(job: JobRow, row: Sandbox, result: JobResult, cause: str) -> dict[str, Any]:
+    """What a finished job writes beside the state."""
+    values: dict[str, Any] = {"recoverable": result.recoverable}
+    if row.desired is not Desired.DESTROYED:
+        values["error_reason"] = None if result.ok else cause
+    if result.daemon_version is not None:
+        values["daemon_version"] = result.daemon_version
+    if result.ok and job.kind is JobKind.ARCHIVE:
+        values["archive_image"] = job.image
+    if result.ok and job.kind is JobKind.RESIZE and job.resources:
+        values |= {"cpu": job.resources["cpu"], "memory_gib": job.resources["memory_gib"]}
+        values["disk_gib"] = job.resources["disk_gib"]
+    return values
 
 
 def _void(job_id: str) -> Conflict:

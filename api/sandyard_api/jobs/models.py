@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, text
 from sqlalchemy.orm import Mapped, mapped_column
@@ -45,6 +46,10 @@ class JobRow(Base):
     kind: Mapped[JobKind]
     state: Mapped[JobState]
     force: Mapped[bool]
+    image: Mapped[str | None]
+    source_id: Mapped[str | None]
+    resources: Mapped[dict[str, Any] | None]
+    stay_stopped: Mapped[bool]
     lease: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     attempts: Mapped[int]

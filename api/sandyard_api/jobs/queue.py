@@ -1,13 +1,14 @@
 """The queue of jobs in the database: written in the transaction of the caller, claimed and ended under a lease."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard_api.jobs.models import JobRow, JobState
-from sandyard_api.jobs.wire import JobKind
+from sandyard_api.jobs.wire import JobKind, Resources
 
 MAX_ATTEMPTS = 5
 ANY_RUNNER = "*"
@@ -23,24 +24,33 @@ async def void_open_job(db: AsyncSession, sandbox_id: str, *, at: datetime, reas
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a job is to do, beside for which sandbox; see `jobs.wire.Job`."""
+
+    kind: JobKind
+    force: bool = False
+    image: str | None = None
+    source_id: str | None = None
+    resources: Resources | None = None
+    stay_stopped: bool = False
+
+
 def add_job(
-    db: AsyncSession,
-    *,
-    job_id: str,
-    sandbox_id: str,
-    runner_id: str | None,
-    kind: JobKind,
-    at: datetime,
-    force: bool = False,
+    db: AsyncSession, order: Order, *, job_id: str, sandbox_id: str, runner_id: str | None, at: datetime
 ) -> JobRow:
     """Write a job; the sandbox must have no open one."""
     row = JobRow(
         id=job_id,
         sandbox_id=sandbox_id,
         runner_id=runner_id,
-        kind=kind,
+        kind=order.kind,
         state=JobState.OPEN,
-        force=force,
+        force=order.force,
+        image=order.image,
+        source_id=order.source_id,
+        resources=asdict(order.resources) if order.resources else None,
+        stay_stopped=order.stay_stopped,
         attempts=0,
         reason="",
         created_at=at,

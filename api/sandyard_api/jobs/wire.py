@@ -41,6 +41,8 @@ CHANNEL_KEYS = "keys"
 
 BUILD_REPOSITORY = "sandyard/build"
 """Repository of images built from a Dockerfile; the tag is a hash of what they were built from."""
+SNAPSHOT_REPOSITORY = "sandyard/snapshot"
+"""Repository of images made from sandboxes for snapshots; the tag is the snapshot's id."""
 DEFAULT_IMAGE_NAMES = frozenset({"daytonaio/sandbox", "docker.io/daytonaio/sandbox"})
 """Names of the vendor's default image, without a tag. The runtime's own default stands in for it."""
 
@@ -52,6 +54,24 @@ class JobKind(StrEnum):
     START = "start"
     STOP = "stop"
     DESTROY = "destroy"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RESIZE = "resize"  # to `Job.resources`
+    COMMIT = "commit"  # keep the files as `Job.image`; the sandbox goes on as it was
+    ARCHIVE = "archive"  # keep the files as `Job.image`, then remove the sandbox
+    RESTORE = "restore"  # create it again from `Job.image`, start
+    FORK = "fork"  # commit `Job.source_id` as the spec's image, create from it, start
+    RECOVER = "recover"  # whatever is missing of image, sandbox and run is made again; `Job.stay_stopped` ends before
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """How much of the machine a sandbox may use."""
+
+    cpu: int
+    """Cores."""
+    memory_gib: int
+    disk_gib: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +124,8 @@ class SandboxSpec:
     """What to run instead of the image's own entrypoint."""
     source: ImageSource | None = None
     """How to get the image; only with a job that may have to."""
+    owned_images: tuple[str, ...] = ()
+    """Images that were made for this sandbox alone and go with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +149,14 @@ class Job:
     spec: SandboxSpec
     force: bool = False
     """For `STOP`: kill at once."""
+    image: str | None = None
+    """For `COMMIT` and `ARCHIVE`: the image to make. For `RESTORE`: the one to create from."""
+    source_id: str | None = None
+    """For `FORK`: the sandbox whose files are taken."""
+    resources: Resources | None = None
+    """For `RESIZE`."""
+    stay_stopped: bool = False
+    """For `RECOVER`: do not start."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,15 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard_api.database import Database
-from sandyard_api.errors import BadRequest
+from sandyard_api.errors import BadRequest, Unprocessable
 from sandyard_api.runners.models import Runner
 from sandyard_api.wakeups import Wakeups
 
 CHANNEL_RUNNERS = "runners"
 """Hint between replicas: a runner is there. Payload: `ANYBODY`."""
 ANYBODY = "any"
+REFUSED = "refused"
+"""What a capability table says of that which a runtime cannot do."""
 
 
 class Runners:
@@ -64,6 +66,13 @@ class Runners:
     async def at_work(self) -> None:
         """Return when a runner has asked this process for jobs since it started."""
         await self._at_work.wait()
+
+    async def check(self, db: AsyncSession, runner_id: str | None, capability: str, refusal: str) -> None:
+        """Raise `Unprocessable` with that text and the reason where the runner said that it cannot do this."""
+        row = await db.get(Runner, runner_id) if runner_id else None
+        told = row.capabilities.get(capability) if row else None
+        if isinstance(told, dict) and told.get("enforcement") == REFUSED:
+            raise Unprocessable(f"{refusal}: {told.get('detail', 'its runtime cannot do it')}")
 
     async def url(self, db: AsyncSession, runner_id: str | None) -> str | None:
         """Base URL of a runner's API."""

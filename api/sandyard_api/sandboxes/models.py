@@ -61,7 +61,15 @@ class Sandbox(Base):
     recoverable: Mapped[bool]
     daemon_version: Mapped[str | None]
 
+    parent_id: Mapped[str | None] = mapped_column(index=True)
+    """The sandbox that it is a fork of; its record may be gone."""
+    archive_image: Mapped[str | None]
+    """The image that keeps its files, or kept them when it was archived last."""
+    recovered_at: Mapped[datetime | None]
+    """When somebody last asked for a recovery."""
+
     auto_stop_minutes: Mapped[int]
+    auto_pause_minutes: Mapped[int]
     auto_archive_minutes: Mapped[int]
     auto_delete_minutes: Mapped[int]
     auto_destroy_at: Mapped[datetime | None]

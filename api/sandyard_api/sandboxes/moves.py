@@ -1,5 +1,6 @@
 """Moving a sandbox's state: the only writer of `observed` and `desired`. Guarded by both, with the cause kept."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from sandyard_api.errors import ApiError, BadRequest, Conflict, MovedMeanwhile, 
 from sandyard_api.sandboxes.models import Sandbox, StateChange
 from sandyard_api.sandboxes.states import (
     REQUESTS,
+    RESTING,
     SHOWN,
     SIGHTINGS,
     Desired,
@@ -23,6 +25,13 @@ from sandyard_api.sandboxes.states import (
 )
 
 FAILED = (Observed.ERROR, Observed.BUILD_FAILED)
+REFUSED: Mapping[Refusal, str] = {
+    Refusal.ERRORED: "Sandbox is in an errored state",
+    Refusal.NOT_STARTABLE: "Sandbox is not in valid state",
+    Refusal.NOT_STOPPABLE: "Sandbox is not in a stoppable state",
+    Refusal.NOT_STOPPED: "Sandbox is not stopped",
+    Refusal.NOT_FAILED: "Sandbox must be in error state to recover",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,17 +44,17 @@ class Move:
     """`None` for a new row."""
 
 
-def refusal_error(row: Sandbox, why: Refusal) -> ApiError:
+def refusal_error(row: Sandbox, asked: Request, why: Refusal) -> ApiError:
     """What clients are told when a request is not possible now. They match on these texts."""
-    match why:
-        case Refusal.GONE:
-            return not_found(row.name)
-        case Refusal.ERRORED:
-            return BadRequest("Sandbox is in an errored state")
-        case Refusal.NOT_STOPPABLE:
-            return BadRequest("Sandbox is not in a stoppable state")
-        case Refusal.CHANGING:
-            return Conflict("Sandbox state change in progress")
+    if why is Refusal.GONE:
+        return not_found(row.name)
+    if why is Refusal.CHANGING:
+        return Conflict("Sandbox state change in progress")
+    if why is Refusal.NOT_STARTED:
+        return BadRequest(f"Sandbox must be in started state to {asked.value}")
+    if why is Refusal.NOT_AT_REST:
+        return BadRequest(f"Sandbox must be in started or stopped state to {asked.value}")
+    return BadRequest(REFUSED[why])
 
 
 def not_found(key: str) -> NotFound:
@@ -75,7 +84,7 @@ async def request(
     """
     pair = REQUESTS.get((row.observed, row.desired, asked))
     if pair is None:
-        raise refusal_error(row, refusal(row.observed, row.desired, asked))
+        raise refusal_error(row, asked, refusal(row.observed, row.desired, asked))
     return await _write(db, row, pair, cause=cause, at=at, guard=guard, **values)
 
 
@@ -112,7 +121,7 @@ async def sight(
 
 async def settle(db: AsyncSession, row: Sandbox, *, cause: str, at: datetime, **values: Any) -> Move | None:
     """After a job ended in the other resting state than the wanted one: want what is, so that nothing hangs."""
-    resting = {Observed.STARTED: Desired.STARTED, Observed.STOPPED: Desired.STOPPED}.get(row.observed)
+    resting = RESTING.get(row.observed)
     if resting is None or row.desired in (resting, Desired.DESTROYED):
         return None
     return await _write(db, row, (row.observed, resting), cause=cause, at=at, guard=None, **values)

@@ -10,6 +10,8 @@ DEFAULT_AUTO_STOP_MINUTES = 15
 DEFAULT_AUTO_ARCHIVE_MINUTES = 10_080
 MAX_AUTO_ARCHIVE_MINUTES = 43_200
 AUTO_DELETE_OFF = -1
+EXCLUSIVE = "At most one of autoStopInterval and autoPauseInterval may be non-zero"
+EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
 
 NOT_YET = {
     "volumes": "Volumes",
@@ -22,7 +24,6 @@ NOT_YET = {
     "gpuType": "GPUs",
     "kvm": "KVM",
     "spot": "Spot sandboxes",
-    "autoPauseInterval": "Auto-pause",
 }
 """Fields that ask for something this version cannot do; refused, never silently dropped."""
 
@@ -44,6 +45,7 @@ class NewSandbox:
     memory_gib: int
     disk_gib: int
     auto_stop_minutes: int
+    auto_pause_minutes: int
     auto_archive_minutes: int
     auto_delete_minutes: int
     ttl_minutes: int | None
@@ -58,6 +60,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     env, labels = fields.strings("env"), fields.strings("labels")
     public, block_all = fields.boolean("public"), fields.boolean("networkBlockAll")
     stop, archive = fields.integer("autoStopInterval"), fields.integer("autoArchiveInterval")
+    pause = fields.integer("autoPauseInterval")
     delete, ttl = fields.integer("autoDeleteInterval"), fields.integer("ttlMinutes", minimum=0)
     build = read_build(fields)
     fields.check()
@@ -65,6 +68,8 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     _check_target(target, region)
     check_interval("Auto-stop", stop)
     check_interval("Auto-archive", archive)
+    check_interval("Auto-pause", pause)
+    _check_pause(stop, pause, delete)
     _refuse_what_is_missing(fields)
     return NewSandbox(
         name=name or None,
@@ -78,7 +83,8 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         cpu=resources["cpu"] or 1,
         memory_gib=resources["memory"] or 1,
         disk_gib=resources["disk"] or 3,
-        auto_stop_minutes=DEFAULT_AUTO_STOP_MINUTES if stop is None else stop,
+        auto_stop_minutes=(0 if pause else DEFAULT_AUTO_STOP_MINUTES) if stop is None else stop,
+        auto_pause_minutes=pause or 0,
         auto_archive_minutes=archive_minutes(archive),
         auto_delete_minutes=AUTO_DELETE_OFF if delete is None else max(delete, AUTO_DELETE_OFF),
         ttl_minutes=ttl or None,
@@ -89,6 +95,13 @@ def check_interval(title: str, minutes: int | None) -> None:
     """Raise `BadRequest` for a negative interval."""
     if minutes is not None and minutes < 0:
         raise BadRequest(f"{title} interval must be non-negative")
+
+
+def _check_pause(stop: int | None, pause: int | None, delete: int | None) -> None:
+    if pause and stop:
+        raise BadRequest(EXCLUSIVE)
+    if pause and delete == 0:
+        raise BadRequest(EPHEMERAL_PAUSE)
 
 
 def archive_minutes(minutes: int | None) -> int:

@@ -13,6 +13,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.queries import Query
+from sandyard_api.sandboxes import lifecycle_routes
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.presenting import Full, Presenter
@@ -166,8 +167,21 @@ async def set_auto_stop(
     """setAutostopInterval"""
     wanted = _whole(minutes)
     check_interval("Auto-stop", wanted)
-    row = await sandboxes.change(grant.organization_id, key, auto_stop_minutes=wanted)
-    return present.full(row)
+    return present.full(await sandboxes.set_auto_stop(grant.organization_id, key, wanted))
+
+
+@post("/{sandbox_ref:str}/autopause/{minutes:str}", status_code=200, guards=WRITE)
+async def set_auto_pause(
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    present: Given[Presenter],
+    key: Given[str],
+    minutes: FromPath[str],
+) -> Full:
+    """setAutoPauseInterval"""
+    wanted = _whole(minutes)
+    check_interval("Auto-pause", wanted)
+    return present.full(await sandboxes.set_auto_pause(grant.organization_id, key, wanted))
 
 
 @post("/{sandbox_ref:str}/autoarchive/{minutes:str}", status_code=200, guards=WRITE)
@@ -301,9 +315,11 @@ ROUTER = Router(
         destroy,
         start,
         stop,
+        *lifecycle_routes.HANDLERS,
         replace_labels,
         set_public,
         set_auto_stop,
+        set_auto_pause,
         set_auto_archive,
         set_auto_delete,
         set_ttl,

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from sandyard_api.sandboxes.models import Sandbox
-from sandyard_api.sandboxes.states import SHOWN, Shown
+from sandyard_api.sandboxes.states import SHOWN, Observed, Shown
 from sandyard_api.snapshots.images import DEFAULT_IMAGE_TITLE
 
 DEFAULT_USER = "daytona"
@@ -47,6 +47,7 @@ class SandboxListItem(msgspec.Struct, rename="camel", kw_only=True):
     labels: dict[str, str]
     backup_state: str = "None"
     auto_stop_interval: int
+    auto_pause_interval: int
     auto_archive_interval: int
     auto_delete_interval: int
     auto_destroy_at: datetime | UnsetType = UNSET
@@ -114,7 +115,8 @@ def list_item(row: Sandbox, toolbox_url: str) -> SandboxListItem:
         organization_id=row.organization_id,
         name=row.name,
         target=row.region,
-        runner_id=row.runner_id or UNSET,
+        # An archived one is nowhere, as far as clients are concerned.
+        runner_id=row.runner_id if row.runner_id and row.observed is not Observed.ARCHIVED else UNSET,
         state=shown_state(row),
         desired_state=row.desired.value,
         snapshot=row.snapshot or UNSET,
@@ -128,7 +130,9 @@ def list_item(row: Sandbox, toolbox_url: str) -> SandboxListItem:
         memory=row.memory_gib,
         disk=row.disk_gib,
         labels=row.labels,
+        backup_state="Completed" if row.observed is Observed.ARCHIVED else "None",
         auto_stop_interval=row.auto_stop_minutes,
+        auto_pause_interval=row.auto_pause_minutes,
         auto_archive_interval=row.auto_archive_minutes,
         auto_delete_interval=row.auto_delete_minutes,
         auto_destroy_at=row.auto_destroy_at or UNSET,

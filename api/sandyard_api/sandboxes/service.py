@@ -1,7 +1,7 @@
 """What can be done with sandboxes: create, find, start, stop, delete, and wait for it."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, select
@@ -11,24 +11,47 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.database import Database
-from sandyard_api.errors import Conflict
-from sandyard_api.jobs.queue import ANY_RUNNER, add_job, void_open_job, with_open_job
+from sandyard_api.errors import BadRequest, Conflict
+from sandyard_api.jobs.queue import ANY_RUNNER, Order, add_job, void_open_job, with_open_job
 from sandyard_api.jobs.wire import JobKind
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
+from sandyard_api.sandboxes.images import archive_image, fork_image
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
-from sandyard_api.sandboxes.requests import NewSandbox
-from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Request, Shown
+from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
+from sandyard_api.sandboxes.states import REQUESTS, SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
 from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.snapshots.service import Snapshots
 from sandyard_api.storage.service import Contexts
 from sandyard_api.wakeups import Wakeups, Watch
 
-RESTING = frozenset({Shown.STARTED, Shown.STOPPED, Shown.ERROR, Shown.BUILD_FAILED, Shown.DESTROYED})
-JOB_OF = {Request.START: JobKind.START, Request.STOP: JobKind.STOP, Request.DESTROY: JobKind.DESTROY}
+AT_REST = frozenset(
+    (
+        *(Shown.STARTED, Shown.STOPPED, Shown.PAUSED, Shown.ARCHIVED),
+        *(Shown.ERROR, Shown.BUILD_FAILED, Shown.DESTROYED),
+    )
+)
+FRESH_START = frozenset({JobKind.START, JobKind.RESTORE, JobKind.RECOVER})
+"""Work that gives a sandbox a new start, and with it new tokens."""
+
+NEEDS = {
+    Request.PAUSE: ("pause", "Pausing"),
+    Request.FORK: ("fork", "Forking"),
+    Request.RESIZE: ("resize", "Resizing"),
+    Request.ARCHIVE: ("archive", "Archiving"),
+    Request.SNAPSHOT: ("snapshot", "Making a snapshot"),
+}
+"""What a runtime must be able to do for a request, and how clients are told that it cannot."""
+INHERITED = (
+    *("organization_id", "region", "runner_id", "snapshot", "snapshot_id", "dockerfile", "context_hashes"),
+    *("entrypoint", "user", "env", "labels", "public"),
+    *("network_block_all", "cpu", "gpu", "memory_gib", "disk_gib", "auto_stop_minutes", "auto_pause_minutes"),
+    *("auto_archive_minutes", "auto_delete_minutes", "auto_destroy_at", "daemon_version"),
+)
+"""What a fork has from its parent."""
 
 
 class Sandboxes:
@@ -95,17 +118,30 @@ class Sandboxes:
             return row, (await db.scalars(of_row.order_by(StateChange.number))).all()
 
     async def start(self, organization_id: str, key: str) -> Sandbox:
-        """Start and wait. Starting a started one changes nothing."""
-        return await self._ask_and_wait(organization_id, key, Request.START)
+        """Start, resume or restore, and wait. Starting a started one changes nothing."""
+        return await self.request(organization_id, key, Request.START)
 
     async def stop(self, organization_id: str, key: str, *, force: bool) -> Sandbox:
         """Stop and wait; an ephemeral one is deleted and not waited for."""
-        return await self._ask_and_wait(organization_id, key, Request.STOP, force=force)
+        return await self.request(organization_id, key, Request.STOP, force=force)
+
+    async def pause(self, organization_id: str, key: str) -> Sandbox:
+        """Hold its processes still; answers at once."""
+        return await self.request(organization_id, key, Request.PAUSE, wait=False)
+
+    async def archive(self, organization_id: str, key: str) -> Sandbox:
+        """Keep the files of a stopped one and nothing else; answers at once."""
+        return await self.request(organization_id, key, Request.ARCHIVE, wait=False)
 
     async def destroy(self, organization_id: str, key: str) -> Sandbox:
-        """Delete, whatever it is doing; its name is free at once."""
+        """Delete, whatever it is doing; its name is free at once. Raises `BadRequest` while forks of it live."""
         async with self._database.transaction() as db:
             row = await find(db, organization_id, key, living=True)
+            children = select(Sandbox.id).where(Sandbox.parent_id == row.id, Sandbox.desired != Desired.DESTROYED)
+            if row.desired is not Desired.DESTROYED and await db.scalar(children.limit(1)) is not None:
+                raise BadRequest(
+                    "Cannot delete sandbox which has active fork children. The forks must be deleted first."
+                )
             done = await self.ask(db, row, Request.DESTROY, cause="deleted by a request")
         await self.announce(done)
         return done[-1].row
@@ -117,14 +153,7 @@ class Sandboxes:
             if row is None or await with_open_job(db, [sandbox_id]):
                 return
             row.progressed_at = self._clock.now()
-            add_job(
-                db,
-                job_id=self._ids.uuid(),
-                sandbox_id=row.id,
-                runner_id=row.runner_id,
-                kind=JobKind.DESTROY,
-                at=row.progressed_at,
-            )
+            self._order(db, row, Order(JobKind.DESTROY), row.progressed_at)
         await self._announcer.job_written(row.runner_id or ANY_RUNNER)
 
     async def change(self, organization_id: str, key: str, **values: Any) -> Sandbox:
@@ -141,6 +170,22 @@ class Sandboxes:
         """Delete it `minutes` from now, whatever it does; 0 takes that back."""
         at = self._clock.now() + timedelta(minutes=minutes) if minutes else None
         return await self.change(organization_id, key, auto_destroy_at=at)
+
+    async def set_auto_stop(self, organization_id: str, key: str, minutes: int) -> Sandbox:
+        """Stop it when it is idle that long; 0 never. Raises `BadRequest` where it is paused then already."""
+        row = await self.get(organization_id, key)
+        if minutes and row.auto_pause_minutes:
+            raise BadRequest(EXCLUSIVE)
+        return await self.change(organization_id, row.id, auto_stop_minutes=minutes)
+
+    async def set_auto_pause(self, organization_id: str, key: str, minutes: int) -> Sandbox:
+        """Pause it when it is idle that long; 0 never. Raises `BadRequest` where it is stopped or deleted then."""
+        row = await self.get(organization_id, key)
+        if minutes and row.is_ephemeral:
+            raise BadRequest(EPHEMERAL_PAUSE)
+        if minutes and row.auto_stop_minutes:
+            raise BadRequest(EXCLUSIVE)
+        return await self.change(organization_id, row.id, auto_pause_minutes=minutes)
 
     async def touch(self, organization_id: str, key: str) -> None:
         """Note that it was used just now."""
@@ -159,35 +204,33 @@ class Sandboxes:
         asked: Request,
         *,
         cause: str,
-        force: bool = False,
+        order: Order | None = None,
         guard: ColumnElement[bool] | None = None,
+        **values: Any,
     ) -> list[Move]:
-        """Write a request and its job into the transaction; the caller announces the moves after the commit."""
-        now = self._clock.now()
+        """Write a request and its job into the transaction; the caller announces the moves after the commit.
+
+        `order` instead of the job that the request has by itself; `values` are written with the state.
+        """
+        now, before = self._clock.now(), (row.observed, row.desired)
         if asked is Request.STOP and row.is_ephemeral:
-            stoppable = (row.observed, row.desired) == (Observed.STARTED, Desired.STARTED)
-            asked = Request.DESTROY if stoppable else asked
-        starting = asked is Request.START and row.observed is not Observed.STARTED
-        values = self._fresh_tokens() | {"error_reason": None} if starting else {}
+            stoppable = (*before, asked) in REQUESTS
+            asked, order = (Request.DESTROY, None) if stoppable else (asked, order)
+        await self._check(db, row, asked)
+        order = order or order_of(row, asked)
+        if order is not None and order.kind in FRESH_START:
+            values |= self._fresh_tokens() | {"error_reason": None, "recoverable": False}
         move = await moves.request(db, row, asked, cause=cause, at=now, guard=guard, **values)
-        if asked is Request.START and not starting:
+        if order is None:
             return [move]
-        if asked is Request.DESTROY:
-            await void_open_job(db, row.id, at=now, reason="the sandbox was deleted")
-            if row.runner_id is None:
-                gone = await moves.sight(
-                    db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
-                )
-                return [move, *([gone] if gone else [])]
-        add_job(
-            db,
-            job_id=self._ids.uuid(),
-            sandbox_id=row.id,
-            runner_id=row.runner_id,
-            kind=JOB_OF[asked],
-            at=now,
-            force=force,
-        )
+        if asked is Request.DESTROY or before[1] is Desired.ARCHIVED:
+            await void_open_job(db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile")
+        if asked is Request.DESTROY and row.runner_id is None:
+            gone = await moves.sight(
+                db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
+            )
+            return [move, *([gone] if gone else [])]
+        self._order(db, row, order, now)
         return [move]
 
     async def announce(self, done: list[Move]) -> None:
@@ -195,17 +238,72 @@ class Sandboxes:
         await self._announcer.moved(*done)
         await self._announcer.job_written(done[-1].row.runner_id or ANY_RUNNER)
 
-    async def _ask_and_wait(self, organization_id: str, key: str, asked: Request, *, force: bool = False) -> Sandbox:
+    async def request(
+        self, organization_id: str, key: str, asked: Request, *, force: bool = False, wait: bool = True
+    ) -> Sandbox:
+        """Ask as a user does; `wait` until it came to rest or the time is over."""
+
+        async def ask(db: AsyncSession, row: Sandbox) -> list[Move]:
+            order = Order(JobKind.STOP, force=force) if asked is Request.STOP else None
+            return await self.ask(db, row, asked, cause=f"{asked.value} by a request", order=order)
+
+        return await self.apply(organization_id, key, ask, wait=wait)
+
+    async def apply(
+        self,
+        organization_id: str,
+        key: str,
+        work: Callable[[AsyncSession, Sandbox], Awaitable[list[Move]]],
+        *,
+        wait: bool,
+    ) -> Sandbox:
+        """Do work that moves one sandbox in a transaction, announce it, and wait as asked."""
         async with self._database.reading() as db:
             sandbox_id = (await find(db, organization_id, key, living=True)).id
         with self._changes.watch(sandbox_id) as watch:
             async with self._database.transaction() as db:
                 row = await find(db, organization_id, sandbox_id, living=True)
-                done = await self.ask(db, row, asked, cause=f"{asked.value} by a request", force=force)
+                done = await work(db, row)
             await self.announce(done)
-            if done[-1].row.desired is Desired.DESTROYED:
+            if not wait or done[-1].row.desired is Desired.DESTROYED:
                 return done[-1].row
             return await self._wait(sandbox_id, watch, self._clock.monotonic() + self._wait_seconds)
+
+    async def insert_fork(self, db: AsyncSession, parent: Sandbox, name: str | None) -> Sandbox:
+        """A row like the parent's and the job that makes it; raises `IntegrityError` for a name that is taken."""
+        await self._check(db, parent, Request.FORK)
+        now, child_id = self._clock.now(), self._ids.uuid()
+        child = Sandbox(
+            **{column: getattr(parent, column) for column in INHERITED},
+            **self._fresh_tokens(),
+            id=child_id,
+            name=name or child_id,
+            image=fork_image(child_id),
+            parent_id=parent.id,
+            observed=Observed.FORKING,
+            desired=Desired.STARTED,
+            recoverable=False,
+            progressed_at=now,
+            created_at=now,
+            updated_at=now,
+            last_activity_at=now,
+        )
+        db.add(child)
+        await db.flush()
+        moves.record(db, child, cause=f"forked from {parent.name} by a request", at=now)
+        self._order(db, child, Order(JobKind.FORK, source_id=parent.id), now)
+        return child
+
+    async def _check(self, db: AsyncSession, row: Sandbox, asked: Request) -> None:
+        """Raise for what this sandbox's own settings or its runtime do not allow, where the state would."""
+        if asked is Request.ARCHIVE and row.is_ephemeral:
+            raise BadRequest("Ephemeral sandboxes cannot be archived")
+        if asked in NEEDS and (row.observed, row.desired, asked) in REQUESTS:
+            capability, words = NEEDS[asked]
+            await self._runners.check(db, row.runner_id, capability, f"{words} is not supported for this sandbox")
+
+    def _order(self, db: AsyncSession, row: Sandbox, order: Order, at: datetime) -> None:
+        add_job(db, order, job_id=self._ids.uuid(), sandbox_id=row.id, runner_id=row.runner_id, at=at)
 
     async def _wait(self, sandbox_id: str, watch: Watch, deadline: float) -> Sandbox:
         """The row when it came to rest, or as it is when the time is over."""
@@ -213,7 +311,7 @@ class Sandboxes:
             async with self._database.reading() as db:
                 row = await db.get_one(Sandbox, sandbox_id)
             left = deadline - self._clock.monotonic()
-            if SHOWN[row.observed, row.desired] in RESTING or left <= 0:
+            if SHOWN[row.observed, row.desired] in AT_REST or left <= 0:
                 return row
             await watch.wait(left)
 
@@ -224,7 +322,7 @@ class Sandboxes:
         db.add(row)
         await db.flush()
         moves.record(db, row, cause="created by a request", at=now)
-        add_job(db, job_id=self._ids.uuid(), sandbox_id=row.id, runner_id=None, kind=JobKind.CREATE, at=now)
+        self._order(db, row, Order(JobKind.CREATE), now)
         if wanted.build is not None:
             # Clients wait for at least one line.
             db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
@@ -258,6 +356,7 @@ class Sandboxes:
             progressed_at=now,
             recoverable=False,
             auto_stop_minutes=wanted.auto_stop_minutes,
+            auto_pause_minutes=wanted.auto_pause_minutes,
             auto_archive_minutes=wanted.auto_archive_minutes,
             auto_delete_minutes=wanted.auto_delete_minutes,
             auto_destroy_at=now + timedelta(minutes=ttl) if ttl else None,
@@ -274,6 +373,25 @@ class Sandboxes:
             "preview_token_sealed": self._seal.close(token),
             "door_secret_sealed": self._seal.close(self._ids.token(48)),
         }
+
+
+def order_of(row: Sandbox, asked: Request) -> Order | None:
+    """The job that a request makes of a sandbox in this state; `None` where nothing is to be done."""
+    match asked:
+        case Request.START if row.observed is Observed.STARTED:
+            return None
+        case Request.START if row.observed is Observed.PAUSED:
+            return Order(JobKind.RESUME)
+        case Request.START if row.desired is Desired.ARCHIVED:
+            return Order(JobKind.RESTORE, image=archive_image(row.id))
+        case Request.ARCHIVE:
+            return Order(JobKind.ARCHIVE, image=archive_image(row.id))
+        case Request.RECOVER | Request.RECOVER_STOPPED:
+            source = row.parent_id if row.image == fork_image(row.id) else None
+            stay = asked is Request.RECOVER_STOPPED
+            return Order(JobKind.RECOVER, image=row.archive_image, source_id=source, stay_stopped=stay)
+        case _:
+            return Order(JobKind(asked.value))
 
 
 async def find(db: AsyncSession, organization_id: str, key: str, *, living: bool = False) -> Sandbox:

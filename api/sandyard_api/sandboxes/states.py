@@ -20,6 +20,15 @@ class Observed(StrEnum):
     STARTED = "started"
     STOPPING = "stopping"
     STOPPED = "stopped"
+    PAUSING = "pausing"
+    PAUSED = "paused"  # its processes are held still
+    RESUMING = "resuming"
+    RESIZING = "resizing"
+    SNAPSHOTTING = "snapshotting"  # its files are being kept as an image; it goes on as it was
+    ARCHIVING = "archiving"
+    ARCHIVED = "archived"  # its files are kept as an image, and nothing else is left of it
+    RESTORING = "restoring"
+    FORKING = "forking"  # a new one, whose files are being taken from another
     DESTROYING = "destroying"
     DESTROYED = "destroyed"
     ERROR = "error"
@@ -31,6 +40,8 @@ class Desired(StrEnum):
 
     STARTED = "started"
     STOPPED = "stopped"
+    PAUSED = "paused"
+    ARCHIVED = "archived"
     DESTROYED = "destroyed"
 
 
@@ -66,6 +77,13 @@ class Request(StrEnum):
 
     START = "start"
     STOP = "stop"
+    PAUSE = "pause"
+    RESIZE = "resize"
+    SNAPSHOT = "snapshot"
+    FORK = "fork"
+    ARCHIVE = "archive"
+    RECOVER = "recover"
+    RECOVER_STOPPED = "recover stopped"  # recover, without a start
     DESTROY = "destroy"
 
 
@@ -75,18 +93,52 @@ class Refusal(Enum):
     GONE = "gone"
     ERRORED = "errored"
     CHANGING = "changing"
+    NOT_STARTABLE = "not startable"
     NOT_STOPPABLE = "not stoppable"
+    NOT_STARTED = "not started"
+    NOT_STOPPED = "not stopped"
+    NOT_AT_REST = "neither started nor stopped"
+    NOT_FAILED = "not failed"
 
 
 Pair = tuple[Observed, Desired]
 
 _FAILED = (Observed.ERROR, Observed.BUILD_FAILED)
-_LIVING = (Desired.STARTED, Desired.STOPPED)
+_LIVING = (Desired.STARTED, Desired.STOPPED, Desired.PAUSED, Desired.ARCHIVED)
+
+RESTING: Mapping[Observed, Desired] = {
+    Observed.STARTED: Desired.STARTED,
+    Observed.STOPPED: Desired.STOPPED,
+    Observed.PAUSED: Desired.PAUSED,
+    Observed.ARCHIVED: Desired.ARCHIVED,
+}
+"""States in which a sandbox may stay, and what is wanted then."""
+
+_STARTED = (Observed.STARTED, Desired.STARTED)
+_STOPPED = (Observed.STOPPED, Desired.STOPPED)
+_PAUSED = (Observed.PAUSED, Desired.PAUSED)
 
 REQUESTS: Mapping[tuple[Observed, Desired, Request], Pair] = {
-    (Observed.STARTED, Desired.STARTED, Request.START): (Observed.STARTED, Desired.STARTED),
-    (Observed.STOPPED, Desired.STOPPED, Request.START): (Observed.STOPPED, Desired.STARTED),
-    (Observed.STARTED, Desired.STARTED, Request.STOP): (Observed.STARTED, Desired.STOPPED),
+    (*_STARTED, Request.START): _STARTED,
+    (*_STOPPED, Request.START): (Observed.STOPPED, Desired.STARTED),
+    (*_PAUSED, Request.START): (Observed.PAUSED, Desired.STARTED),
+    (Observed.ARCHIVED, Desired.ARCHIVED, Request.START): (Observed.ARCHIVED, Desired.STARTED),
+    # An archiving under way is given up: its files are in one place or the other.
+    (Observed.STOPPED, Desired.ARCHIVED, Request.START): (Observed.ARCHIVING, Desired.STARTED),
+    (Observed.ARCHIVING, Desired.ARCHIVED, Request.START): (Observed.ARCHIVING, Desired.STARTED),
+    (*_STARTED, Request.STOP): (Observed.STARTED, Desired.STOPPED),
+    (*_PAUSED, Request.STOP): (Observed.PAUSED, Desired.STOPPED),
+    (*_STARTED, Request.PAUSE): (Observed.STARTED, Desired.PAUSED),
+    (*_STOPPED, Request.ARCHIVE): (Observed.STOPPED, Desired.ARCHIVED),
+    # What leaves a sandbox where it was shows at once, and comes back to what is wanted all the while.
+    (*_STARTED, Request.RESIZE): (Observed.RESIZING, Desired.STARTED),
+    (*_STOPPED, Request.RESIZE): (Observed.RESIZING, Desired.STOPPED),
+    (*_STARTED, Request.SNAPSHOT): (Observed.SNAPSHOTTING, Desired.STARTED),
+    (*_STOPPED, Request.SNAPSHOT): (Observed.SNAPSHOTTING, Desired.STOPPED),
+    # The fork moves, not the one it is taken from.
+    (*_STARTED, Request.FORK): _STARTED,
+    **{(Observed.ERROR, here, Request.RECOVER): (Observed.STARTING, Desired.STARTED) for here in _LIVING},
+    **{(Observed.ERROR, here, Request.RECOVER_STOPPED): (Observed.STOPPING, Desired.STOPPED) for here in _LIVING},
     # Whatever lives may be deleted at any moment; a job that runs for it becomes void.
     **{
         (observed, desired, Request.DESTROY): (observed, Desired.DESTROYED)
@@ -103,30 +155,60 @@ REQUESTS: Mapping[tuple[Observed, Desired, Request], Pair] = {
 }
 """`(observed, desired, request)` to the pair after it: every request that is accepted."""
 
+_UNMET: Mapping[Request, Refusal] = {
+    Request.START: Refusal.NOT_STARTABLE,
+    Request.STOP: Refusal.NOT_STOPPABLE,
+    Request.PAUSE: Refusal.NOT_STARTED,
+    Request.FORK: Refusal.NOT_STARTED,
+    Request.RESIZE: Refusal.NOT_AT_REST,
+    Request.SNAPSHOT: Refusal.NOT_AT_REST,
+    Request.ARCHIVE: Refusal.NOT_STOPPED,
+    Request.RECOVER: Refusal.NOT_FAILED,
+    Request.RECOVER_STOPPED: Refusal.NOT_FAILED,
+    Request.DESTROY: Refusal.GONE,
+}
+"""What a request asks of the state it finds."""
+
 
 def refusal(observed: Observed, desired: Desired, request: Request) -> Refusal:
     """Why `REQUESTS` has no line for this."""
     if desired is Desired.DESTROYED or observed in (Observed.DESTROYING, Observed.DESTROYED):
         return Refusal.GONE
-    if observed in _FAILED:
+    if observed in _FAILED and request in (Request.START, Request.STOP):
         return Refusal.ERRORED
-    if request is Request.STOP and (observed, desired) == (Observed.STOPPED, Desired.STOPPED):
-        return Refusal.NOT_STOPPABLE
+    if observed in _FAILED or RESTING.get(observed) is desired:
+        return _UNMET[request]
     return Refusal.CHANGING
 
 
-_PREPARING = (Observed.PULLING, Observed.BUILDING, Observed.CREATING, Observed.STARTING)
+_PREPARING = (
+    Observed.PULLING,
+    Observed.BUILDING,
+    Observed.CREATING,
+    Observed.STARTING,
+    Observed.RESTORING,
+    Observed.FORKING,
+)
 _ENDING = (Observed.DESTROYING, Observed.DESTROYED)
+_BACK = frozenset({Observed.STARTED, Observed.STOPPED, Observed.ERROR, *_ENDING})
 
 SIGHTINGS: Mapping[Observed, frozenset[Observed]] = {
     # A job whose lease ran out is done again from its beginning: these states may follow each other both ways.
     **{
-        here: frozenset({*_PREPARING, *_ENDING, *_FAILED, Observed.STARTED, Observed.STOPPED}) - {here}
+        here: frozenset({*_PREPARING, *_FAILED, *_BACK}) - {here}
         for here in (Observed.PENDING, Observed.PENDING_BUILD, *_PREPARING)
     },
-    Observed.STARTED: frozenset({Observed.STOPPING, Observed.STOPPED, Observed.ERROR, *_ENDING}),
-    Observed.STOPPING: frozenset({Observed.STARTED, Observed.STOPPED, Observed.ERROR, *_ENDING}),
-    Observed.STOPPED: frozenset({Observed.STARTING, Observed.STARTED, Observed.ERROR, *_ENDING}),
+    Observed.STARTED: _BACK - {Observed.STARTED} | {Observed.STOPPING, Observed.PAUSING, Observed.PAUSED},
+    Observed.STOPPING: _BACK | {Observed.CREATING, Observed.RESTORING, Observed.FORKING, Observed.PULLING},
+    Observed.STOPPED: _BACK - {Observed.STOPPED}
+    | {Observed.STARTING, Observed.ARCHIVING, Observed.ARCHIVED, Observed.RESTORING},
+    Observed.PAUSING: _BACK | {Observed.PAUSED, Observed.STOPPING},
+    Observed.PAUSED: _BACK | {Observed.RESUMING, Observed.STOPPING},
+    Observed.RESUMING: _BACK | {Observed.PAUSED},
+    Observed.RESIZING: _BACK,
+    Observed.SNAPSHOTTING: _BACK,
+    Observed.ARCHIVING: _BACK | {Observed.ARCHIVED, Observed.RESTORING, Observed.STARTING},
+    Observed.ARCHIVED: _BACK | {Observed.RESTORING, Observed.STARTING},
     Observed.DESTROYING: frozenset({Observed.DESTROYED, Observed.ERROR}),
     Observed.DESTROYED: frozenset(),
     Observed.ERROR: frozenset(_ENDING),
@@ -136,10 +218,8 @@ SIGHTINGS: Mapping[Observed, frozenset[Observed]] = {
 
 
 def desired_after(observed: Observed, desired: Desired) -> Desired:
-    """What is wanted once `observed` was seen without having been asked for: a sandbox that stopped stays stopped."""
-    if observed is Observed.STOPPED and desired is Desired.STARTED:
-        return Desired.STOPPED
-    return desired
+    """What is wanted once `observed` was seen without having been asked for: what came to rest stays there."""
+    return desired if desired is Desired.DESTROYED else RESTING.get(observed, desired)
 
 
 _SAME: Mapping[Observed, Shown] = {
@@ -152,6 +232,15 @@ _SAME: Mapping[Observed, Shown] = {
     Observed.STARTED: Shown.STARTED,
     Observed.STOPPING: Shown.STOPPING,
     Observed.STOPPED: Shown.STOPPED,
+    Observed.PAUSING: Shown.PAUSING,
+    Observed.PAUSED: Shown.PAUSED,
+    Observed.RESUMING: Shown.RESUMING,
+    Observed.RESIZING: Shown.RESIZING,
+    Observed.SNAPSHOTTING: Shown.SNAPSHOTTING,
+    Observed.ARCHIVING: Shown.ARCHIVING,
+    Observed.ARCHIVED: Shown.ARCHIVED,
+    Observed.RESTORING: Shown.RESTORING,
+    Observed.FORKING: Shown.FORKING,
     Observed.DESTROYING: Shown.DESTROYING,
     Observed.DESTROYED: Shown.DESTROYED,
     Observed.ERROR: Shown.ERROR,
@@ -163,6 +252,12 @@ SHOWN: Mapping[Pair, Shown] = {
     # An accepted request shows in its own answer, before any runner acted.
     (Observed.STOPPED, Desired.STARTED): Shown.STARTING,
     (Observed.STARTED, Desired.STOPPED): Shown.STOPPING,
+    (Observed.PAUSED, Desired.STOPPED): Shown.STOPPING,
+    (Observed.STARTED, Desired.PAUSED): Shown.PAUSING,
+    (Observed.PAUSED, Desired.STARTED): Shown.RESUMING,
+    (Observed.STOPPED, Desired.ARCHIVED): Shown.ARCHIVING,
+    (Observed.ARCHIVED, Desired.STARTED): Shown.RESTORING,
+    (Observed.ARCHIVING, Desired.STARTED): Shown.RESTORING,
     **{
         (observed, Desired.DESTROYED): Shown.DESTROYING
         for observed in Observed
@@ -182,8 +277,18 @@ TIME_LIMIT_MINUTES: Mapping[Observed, int] = {
     Observed.CREATING: 15,
     Observed.STARTING: 5,
     Observed.STOPPING: 15,
+    Observed.PAUSING: 5,
+    Observed.RESUMING: 5,
+    Observed.RESIZING: 5,
+    Observed.SNAPSHOTTING: 60,
+    Observed.ARCHIVING: 60,
+    Observed.RESTORING: 30,
+    Observed.FORKING: 60,
 }
 """How long a passing state may last before it becomes an error."""
+
+WAITING_LIMIT_MINUTES = 15
+"""How long a resting state may last when another is wanted: longer, and no runner is there to do it."""
 
 
 def render() -> str:

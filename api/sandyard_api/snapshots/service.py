@@ -17,6 +17,7 @@ from sandyard.ids import IdSource
 from sandyard_api.database import Database
 from sandyard_api.errors import BadRequest, Conflict, Forbidden, NotFound
 from sandyard_api.jobs.queue import ANY_RUNNER
+from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY
 from sandyard_api.queries import Query
 from sandyard_api.runners.service import Runners
 from sandyard_api.snapshots.images import DEFAULT_IMAGE_TITLE, SNAPSHOT_ALIASES
@@ -50,6 +51,18 @@ class SnapshotRows:
     total: int
     page: int
     total_pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSandbox:
+    """What of a sandbox its snapshot has, too."""
+
+    id: str
+    runner_id: str | None
+    entrypoint: list[str] | None
+    cpu: int
+    memory_gib: int
+    disk_gib: int
 
 
 class Snapshots:
@@ -113,6 +126,22 @@ class Snapshots:
             raise Conflict(f'Snapshot with name "{wanted.name}" already exists for this organization') from error
         await self._jobs.announce(ANY_RUNNER)
         return row
+
+    async def begin_from_sandbox(self, db: AsyncSession, organization_id: str, name: str, source: SourceSandbox) -> str:
+        """Write one down that is being made from a sandbox; gives the image to make. A taken name: `IntegrityError`."""
+        wanted = NewSnapshot(
+            name=name,
+            entrypoint=source.entrypoint,
+            cpu=source.cpu,
+            memory_gib=source.memory_gib,
+            disk_gib=source.disk_gib,
+        )
+        row = self._new_row(organization_id, wanted, image=None)
+        row.image = f"{SNAPSHOT_REPOSITORY}:{row.id}"
+        row.state, row.source_sandbox_id, row.runner_id = SnapshotState.SNAPSHOTTING, source.id, source.runner_id
+        db.add(row)
+        await db.flush()
+        return row.image
 
     async def get(self, organization_id: str, key: str) -> Snapshot:
         """By id or name, general ones included."""

@@ -4,13 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.database import Database
 from sandyard_api.errors import Conflict
+from sandyard_api.jobs.models import JobRow, JobState
 from sandyard_api.jobs.queue import MAX_ATTEMPTS
 from sandyard_api.jobs.wire import BUILD_REPOSITORY, ImageJob, ImageProgress, ImageResult, ImageSource
 from sandyard_api.registries.service import Registries
@@ -141,6 +142,21 @@ class SnapshotWork:
             await self._write(db, snapshot_id, result.lease, values)
         await self._changes.announce(snapshot_id)
 
+    async def end_from_sandbox(self, db: AsyncSession, image: str, *, ok: bool, reason: str) -> str | None:
+        """Take in what came of making a snapshot from a sandbox; the id of the snapshot, for telling of it."""
+        now = self._clock.now()
+        state = SnapshotState.ACTIVE if ok else SnapshotState.ERROR
+        being_made = (Snapshot.image == image) & (Snapshot.state == SnapshotState.SNAPSHOTTING)
+        ended = update(Snapshot).where(being_made).values(state=state, progressed_at=now, updated_at=now)
+        ended = ended.values(error_reason=None if ok else reason)
+        found: str | None = await db.scalar(ended.returning(Snapshot.id).execution_options(synchronize_session=False))
+        return found
+
+    async def tell(self, snapshot_id: str | None) -> None:
+        """Tell of a change after its commit."""
+        if snapshot_id is not None:
+            await self._changes.announce(snapshot_id)
+
     async def look(self) -> None:
         """Do what is due: time limits, work that was given up, and snapshots that nobody uses."""
         now = self._clock.now()
@@ -150,6 +166,8 @@ class SnapshotWork:
         for state in PREPARING:
             given_up = (Snapshot.attempts >= MAX_ATTEMPTS) & (Snapshot.lease_until < now)
             await self._fail(now, state, f"given up after {MAX_ATTEMPTS} attempts: no runner came to an end", given_up)
+        unserved = ~exists().where(JobRow.image == Snapshot.image, JobRow.state == JobState.OPEN)
+        await self._fail(now, SnapshotState.SNAPSHOTTING, "the sandbox was deleted or failed meanwhile", unserved)
         await self._deactivate_unused(now)
 
     async def wanted_images(self, db: AsyncSession) -> Sequence[str]:

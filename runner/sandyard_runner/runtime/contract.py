@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
+from sandyard_api.jobs.wire import RegistryLogin, Resources, SandboxSpec
 from sandyard_runner.wire import Capability
 
 ProgressReport = Callable[[str], None]
@@ -21,6 +21,7 @@ class PresentState(StrEnum):
     """What a runtime can see of a sandbox."""
 
     RUNNING = "running"
+    PAUSED = "paused"
     STOPPED = "stopped"
 
 
@@ -90,10 +91,10 @@ class Runtime(Protocol):
         """
 
     async def built_images(self) -> Sequence[str]:
-        """The images that this installation built here and that nobody asked for just now."""
+        """The images of this installation's builds and snapshots that nobody asked for just now."""
 
-    async def remove_image(self, image: str) -> None:
-        """Remove an image that we built; one that is in use, or not there, is left alone."""
+    async def remove_build(self, image: str) -> None:
+        """Remove one of them; one that is in use, or not there, is left alone."""
 
     async def create(self, spec: SandboxSpec) -> None:
         """Make the sandbox, stopped. Its files live until `remove`."""
@@ -119,3 +120,47 @@ class Runtime(Protocol):
 
     async def close(self) -> None:
         """Let go of the runtime; sandboxes stay as they are."""
+
+
+@runtime_checkable
+class CanCommit(Protocol):
+    """Keeps a sandbox's files as an image that `Runtime.create` takes. Processes, memory and mounts are not in it.
+
+    `image` is a reference in the form `name:tag`, chosen by the caller. All raise `RuntimeFailure`.
+    """
+
+    async def commit(self, sandbox_id: str, image: str) -> None:
+        """Make `image` from the files of a sandbox, whatever its state; one that runs is frozen for that moment.
+
+        An image of that name is replaced once the new one is whole. Cancelled, it leaves no image of its own behind.
+        Raises `NotPresent`, `Unsupported`.
+        """
+
+    async def has_image(self, image: str) -> bool:
+        """Whether an image of that name is on this machine."""
+
+    async def remove_image(self, image: str) -> None:
+        """Remove an image that `commit` made. One that is not there is success; sandboxes made from it keep on."""
+
+
+@runtime_checkable
+class CanPause(Protocol):
+    """Holds a running sandbox still, and lets it run on. Both raise `RuntimeFailure` and may be repeated."""
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Let none of its processes run; memory, files and connections stay. Raises `NotPresent`, `Unsupported`."""
+
+    async def resume(self, sandbox_id: str) -> None:
+        """Let them run on from where they were. Raises `NotPresent`, also where it does not run any more."""
+
+
+@runtime_checkable
+class CanResize(Protocol):
+    """Gives a sandbox other limits."""
+
+    async def resize(self, sandbox_id: str, resources: Resources) -> None:
+        """Hold these limits from now on, running or not. May be repeated.
+
+        Raises `NotPresent`, `Unsupported` for a limit this runtime does not hold, `RuntimeFailure` for one that cannot
+        be had now, such as less memory than is in use; the limits are as they were then.
+        """

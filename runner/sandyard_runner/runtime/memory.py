@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
+from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, RegistryLogin, Resources, SandboxSpec
 from sandyard_runner.errors import NotPresent, RuntimeFailure
 from sandyard_runner.runtime.contract import (
     Build,
@@ -26,6 +26,8 @@ class _Sandbox:
     state: PresentState = PresentState.STOPPED
     exit_code: int | None = None
     reason: str = ""
+    resources: Resources | None = None
+    """What `resize` was told last."""
 
 
 class MemoryRuntime:
@@ -36,9 +38,11 @@ class MemoryRuntime:
     def __init__(self, doors_dir: Path = Path("/nonexistent")) -> None:
         self._doors_dir = doors_dir
         self._sandboxes: dict[str, _Sandbox] = {}
+        self.images: set[str] = set()
+        """What `commit` made and `remove_image` did not take away."""
         self._failures: defaultdict[str, deque[RuntimeFailure]] = defaultdict(deque)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
-        self.images: set[str] = set()
+        self.builds: set[str] = set()
         """Names of the images that were built."""
         self.calls: list[tuple[str, str]] = []
         """`(method, sandbox id or image)` of every call, in order."""
@@ -46,6 +50,10 @@ class MemoryRuntime:
     def fail_next(self, method: str, failure: RuntimeFailure) -> None:
         """Let the next call of `method` raise `failure`; several are raised one call each."""
         self._failures[method].append(failure)
+
+    def forgive(self) -> None:
+        """Let nothing fail any more."""
+        self._failures.clear()
 
     def kill(self, sandbox_id: str, *, reason: str = "killed: out of memory", exit_code: int = 137) -> None:
         """End a sandbox without anybody having asked for it."""
@@ -74,19 +82,20 @@ class MemoryRuntime:
         logins: Sequence[RegistryLogin] = (),
     ) -> ImageFacts:
         self._called("ensure_image", image or "")
-        if image is not None and build is not None and image not in self.images:
+        if image is not None and build is not None and image not in self.builds:
             for line in build.dockerfile.splitlines():
                 report(line)
-            self.images.add(image)
+            self.builds.add(image)
         elif image is not None:
             report(f"image {image} is there")
         return ImageFacts(1 << 30, ("sleep", "infinity"))
 
     async def built_images(self) -> Sequence[str]:
-        return sorted(self.images)
+        return sorted([*self.builds, *(image for image in self.images if image.startswith(SNAPSHOT_REPOSITORY))])
 
-    async def remove_image(self, image: str) -> None:
-        self._called("remove_image", image)
+    async def remove_build(self, image: str) -> None:
+        self._called("remove_build", image)
+        self.builds.discard(image)
         self.images.discard(image)
 
     async def create(self, spec: SandboxSpec) -> None:
@@ -95,21 +104,44 @@ class MemoryRuntime:
 
     async def start(self, spec: SandboxSpec) -> None:
         self._called("start", spec.sandbox_id)
-        sandbox = self._sandboxes.get(spec.sandbox_id)
-        if sandbox is None:
-            raise NotPresent(spec.sandbox_id)
+        sandbox = self._find(spec.sandbox_id)
         sandbox.spec = spec
         sandbox.state, sandbox.exit_code, sandbox.reason = PresentState.RUNNING, None, ""
 
     async def stop(self, sandbox_id: str, *, force: bool = False, grace_seconds: float = 5.0) -> None:
         self._called("stop", sandbox_id)
         sandbox = self._sandboxes.get(sandbox_id)
-        if sandbox is not None and sandbox.state is PresentState.RUNNING:
+        if sandbox is not None and sandbox.state is not PresentState.STOPPED:
             sandbox.state, sandbox.exit_code = PresentState.STOPPED, 137 if force else 0
 
     async def remove(self, sandbox_id: str) -> None:
         self._called("remove", sandbox_id)
         self._sandboxes.pop(sandbox_id, None)
+
+    async def pause(self, sandbox_id: str) -> None:
+        self._called("pause", sandbox_id)
+        self._find(sandbox_id, running=True).state = PresentState.PAUSED
+
+    async def resume(self, sandbox_id: str) -> None:
+        self._called("resume", sandbox_id)
+        self._find(sandbox_id, running=True).state = PresentState.RUNNING
+
+    async def resize(self, sandbox_id: str, resources: Resources) -> None:
+        self._called("resize", sandbox_id)
+        self._find(sandbox_id).resources = resources
+
+    async def commit(self, sandbox_id: str, image: str) -> None:
+        self._called("commit", sandbox_id)
+        self._find(sandbox_id)
+        self.images.add(image)
+
+    async def has_image(self, image: str) -> bool:
+        self._called("has_image", image)
+        return image in self.images
+
+    async def remove_image(self, image: str) -> None:
+        self._called("remove_image", image)
+        self.images.discard(image)
 
     async def present(self) -> Sequence[Present]:
         return [Present(key, item.state, item.exit_code, item.reason) for key, item in self._sandboxes.items()]
@@ -125,6 +157,12 @@ class MemoryRuntime:
 
     async def close(self) -> None:
         self._listeners.clear()
+
+    def _find(self, sandbox_id: str, *, running: bool = False) -> _Sandbox:
+        sandbox = self._sandboxes.get(sandbox_id)
+        if sandbox is None or (running and sandbox.state is PresentState.STOPPED):
+            raise NotPresent(sandbox_id)
+        return sandbox
 
     def _called(self, method: str, subject: str) -> None:
         self.calls.append((method, subject))

@@ -19,7 +19,7 @@ from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.contract import Build
 from sandyard_runner.runtime.docker.engine import Api, Engine, Item
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
-from sandyard_runner.runtime.docker.options import LABEL_BUILD, DockerOptions
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE, DockerOptions
 
 DOCKERFILE = ".sandyard.Dockerfile"
 """Name of the request's Dockerfile in the context: none that a user's own file has."""
@@ -71,7 +71,7 @@ def start_build(
         rm=True,
         forcerm=True,
         decode=True,
-        labels={LABEL_BUILD: options.installation},
+        labels={LABEL_IMAGE: options.installation},
         network_mode=options.network,
         container_limits={"memory": options.build_memory_bytes, "memswap": options.build_memory_bytes},
     )
@@ -98,21 +98,6 @@ async def discard_layers(engine: Engine, layers: Sequence[str]) -> None:
     for layer in reversed(layers):
         with contextlib.suppress(Missing, Conflict, RuntimeFailure):
             await engine.call("look at a layer", partial(_discard, layer=layer))
-
-
-async def remove_builds(engine: Engine, options: DockerOptions) -> list[str]:
-    """Remove every image that a user's build made; one line for each."""
-    label = {"label": f"{LABEL_BUILD}={options.installation}"}
-    lines = []
-    for item in await engine.call("list the images", lambda api: api.images(filters=label)):
-        with contextlib.suppress(Missing, Conflict):
-            await engine.call("remove an image", partial(_remove, image=item["Id"]))
-            lines.append(f"removed image {next(iter(item['RepoTags'] or []), item['Id'][:19])}")
-    return lines
-
-
-def _remove(api: Api, image: str) -> None:
-    api.remove_image(image, force=True)
 
 
 def _discard(api: Api, layer: str) -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from sandyard_runner.wire import Capability, Enforcement
 
+_KEPT = "files as an image, by commit; neither processes nor memory"
+
 
 def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> Sequence[Capability]:
     """One row per promise. `rules_problem` says why the network rules do not hold; empty when they do."""
@@ -20,7 +22,9 @@ def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> 
         Capability("user", Enforcement.ENFORCED, "the request's user, else the image's"),
         _network(rules_problem),
         Capability("network_block_all", Enforcement.ENFORCED, "no network at all; toolbox and previews keep working"),
-        *(Capability(name, Enforcement.REFUSED, "not offered yet") for name in ("pause", "resize", "fork", "snapshot")),
+        Capability("pause", Enforcement.ENFORCED, "the container's cgroup is frozen; memory and connections stay"),
+        Capability("resize", Enforcement.ENFORCED, "CPU and memory of running and stopped ones; disk as above"),
+        *(Capability(name, Enforcement.ENFORCED, _KEPT) for name in ("fork", "snapshot", "archive")),
     )
 
 

@@ -5,18 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sandyard_api.jobs.wire import SandboxSpec
+from sandyard_api.jobs.wire import Resources, SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
 from sandyard_runner.runtime.contract import Present, PresentState
 from sandyard_runner.runtime.docker.options import (
     BUNDLE_MOUNT,
     DOOR_MOUNT,
+    LABEL_IMAGE,
     LABEL_INSTALLATION,
     LABEL_SANDBOX,
     DockerOptions,
 )
 
 GIB = 1 << 30
+CPU_PERIOD_MICROSECONDS = 100_000
 HOSTNAME_LIMIT = 63
 SIGNAL_BASE = 128
 
@@ -62,13 +64,9 @@ def configuration(
 
 
 def _host_configuration(spec: SandboxSpec, paths: HostPaths, options: DockerOptions) -> dict[str, Any]:
-    memory = spec.memory_gib * GIB
     configuration: dict[str, Any] = {
         "Init": True,
-        "NanoCpus": spec.cpu * 1_000_000_000,
-        "Memory": memory,
-        # The same figure again means: no swap on top.
-        "MemorySwap": memory,
+        **limits(Resources(spec.cpu, spec.memory_gib, spec.disk_gib)),
         "PidsLimit": options.process_limit,
         "NetworkMode": "none" if spec.network_block_all else options.network,
         "RestartPolicy": {"Name": "no"},
@@ -82,6 +80,34 @@ def _host_configuration(spec: SandboxSpec, paths: HostPaths, options: DockerOpti
     if options.oci_runtime:
         configuration["Runtime"] = options.oci_runtime
     return configuration
+
+
+def limits(resources: Resources) -> dict[str, int]:
+    """The engine's words for limits, at creation and later. A quota and not `NanoCpus`, which cannot be changed."""
+    memory = resources.memory_gib * GIB
+    return {
+        "CpuPeriod": CPU_PERIOD_MICROSECONDS,
+        "CpuQuota": resources.cpu * CPU_PERIOD_MICROSECONDS,
+        "Memory": memory,
+        # The same figure again means: no swap on top.
+        "MemorySwap": memory,
+    }
+
+
+def kept_configuration(image: Mapping[str, Any], container: Mapping[str, Any], installation: str) -> dict[str, Any]:
+    """What an image made from a container says of itself: how its base starts, instead of how our daemon does.
+
+    The engine fills in what is empty here from the container, and merges environment and labels.
+    """
+    base, ours = image.get("Config") or {}, container["Config"]
+    user = base.get("User") or ""
+    return {
+        "Entrypoint": base.get("Entrypoint") or [],
+        "Cmd": base.get("Cmd") or [],
+        "WorkingDir": base.get("WorkingDir") or "",
+        "User": user if user == ours.get("User", "") else user or "root",
+        "Labels": {LABEL_INSTALLATION: "", LABEL_SANDBOX: "", LABEL_IMAGE: installation},
+    }
 
 
 def _environment(spec: SandboxSpec, image: Image) -> dict[str, str]:
@@ -119,7 +145,7 @@ def read_present(sandbox_id: str, found: Mapping[str, Any]) -> Present:
     """What `docker inspect` of a container tells us."""
     state = found["State"]
     if state["Running"]:
-        return Present(sandbox_id, PresentState.RUNNING)
+        return Present(sandbox_id, PresentState.PAUSED if state["Paused"] else PresentState.RUNNING)
     if state["Status"] == "created":
         return Present(sandbox_id, PresentState.STOPPED)
     return Present(sandbox_id, PresentState.STOPPED, state["ExitCode"], exit_reason(state))

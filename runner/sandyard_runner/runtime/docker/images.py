@@ -13,7 +13,7 @@ from typing import Any
 
 from docker.utils import parse_repository_tag
 
-from sandyard_api.jobs.wire import BUILD_REPOSITORY, RegistryLogin
+from sandyard_api.jobs.wire import BUILD_REPOSITORY, SNAPSHOT_REPOSITORY, RegistryLogin
 from sandyard_runner.daemon_bundle import ARCHITECTURES
 from sandyard_runner.errors import RuntimeFailure, Unsupported
 from sandyard_runner.runtime.contract import Build, ProgressReport
@@ -27,10 +27,11 @@ from sandyard_runner.runtime.docker.builds import (
 from sandyard_runner.runtime.docker.container import Image, read_image
 from sandyard_runner.runtime.docker.engine import Api, Engine, Item
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
-from sandyard_runner.runtime.docker.options import LABEL_BUILD, LABEL_INSTALLATION, DockerOptions
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE, LABEL_INSTALLATION, DockerOptions
 
 FRESH_SECONDS = 600.0
 """An image that was asked for that lately is not offered for removal: a sandbox may be about to be made from it."""
+OF_SNAPSHOTS = (f"{BUILD_REPOSITORY}:", f"{SNAPSHOT_REPOSITORY}:")
 STEP = re.compile(r"Step \d+/\d+ : (\w+)")
 LAYER = re.compile(r"---> ([0-9a-f]{12})")
 REPOSITORY = "sandyard/sandbox"
@@ -78,11 +79,11 @@ class Images:
         return await self.inspect(image)
 
     async def built(self) -> Sequence[str]:
-        """References of the images that users' builds made here, but for those that were asked for just now."""
-        label = {"label": f"{LABEL_BUILD}={self._options.installation}"}
+        """References of the images of builds and snapshots, but for those that were asked for just now."""
+        label = {"label": f"{LABEL_IMAGE}={self._options.installation}"}
         found = await self._engine.call("list the images", lambda api: api.images(filters=label))
         since = time.monotonic() - FRESH_SECONDS
-        tags = [tag for item in found for tag in item["RepoTags"] or [] if tag.startswith(f"{BUILD_REPOSITORY}:")]
+        tags = [tag for item in found for tag in item["RepoTags"] or [] if tag.startswith(OF_SNAPSHOTS)]
         return [tag for tag in tags if self._asked_for.get(tag, since) <= since]
 
     async def remove(self, reference: str) -> None:

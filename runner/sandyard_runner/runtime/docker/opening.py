@@ -11,7 +11,6 @@ import structlog
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker import door
-from sandyard_runner.runtime.docker.builds import remove_builds
 from sandyard_runner.runtime.docker.departure import Departure, Dependents, watch_dependents
 from sandyard_runner.runtime.docker.engine import Api, Engine, open_client, open_engine
 from sandyard_runner.runtime.docker.events import EventReader
@@ -19,7 +18,7 @@ from sandyard_runner.runtime.docker.failures import Missing
 from sandyard_runner.runtime.docker.helper import run_helper
 from sandyard_runner.runtime.docker.images import Images, own_reference
 from sandyard_runner.runtime.docker.network import Rules, ensure_network, remove_network
-from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE, LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
 from sandyard_runner.runtime.docker.runtime import DockerRuntime
 from sandyard_runner.runtime.docker.surroundings import OwnContainer, find_own_container, path_on_engine
 
@@ -98,8 +97,8 @@ async def _say_farewell(
 async def remove_everything(options: DockerOptions) -> list[str]:
     """Remove every container, network and volume that carries this installation's label, and the rules.
 
-    Gives one line for each thing removed. May be repeated. Of the images those go that users' builds made; pulled ones
-    and that of the default snapshot stay: they are a cache.
+    Gives one line for each thing removed. May be repeated. Of the images those go that builds or sandboxes were made
+    into; pulled ones and that of the default snapshot stay: they are a cache.
     """
     async with open_engine() as engine:
         own = await find_own_container(engine)
@@ -111,12 +110,25 @@ async def remove_everything(options: DockerOptions) -> list[str]:
         if await remove_network(engine, options):
             lines.append(f"removed network {options.network}")
             await _rules(engine, options, own).remove()
-        lines += await remove_builds(engine, options)
+        lines += await _remove_kept_images(engine, options)
         volumes = await engine.call("list the volumes", lambda api: api.volumes(filters=label))
         for name in [volume["Name"] for volume in volumes["Volumes"] or []]:
             await engine.call("remove a volume", partial(_remove_volume, name=name))
             lines.append(f"removed volume {name}")
         return lines
+
+
+async def _remove_kept_images(engine: Engine, options: DockerOptions) -> list[str]:
+    label = {"label": f"{LABEL_IMAGE}={options.installation}"}
+    found = await engine.call("list the images", lambda api: api.images(filters=label))
+    names = [name for item in found for name in item["RepoTags"] or [] if name != "<none>:<none>"]
+    for name in names:
+        await engine.call("remove an image", partial(_remove_image, name=name))
+    return [f"removed image {name}" for name in names]
+
+
+def _remove_image(api: Api, name: str) -> None:
+    api.remove_image(name, force=True)
 
 
 def _remove_volume(api: Api, name: str) -> None:

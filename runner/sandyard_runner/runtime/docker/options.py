@@ -7,8 +7,9 @@ LABEL_INSTALLATION = "dev.sandyard.installation"
 """On everything we make: containers, the network, the image of the default snapshot (there with the value `any`)."""
 LABEL_SANDBOX = "dev.sandyard.sandbox"
 """On sandbox containers: the sandbox id."""
-LABEL_BUILD = "dev.sandyard.build"
-"""On images that users' builds made: the installation. Not the label above, which containers would inherit."""
+
+LABEL_IMAGE = "dev.sandyard.image"
+"""On images that were made from sandboxes: the installation. Such an image has the labels above with empty values."""
 
 BUNDLE_MOUNT = "/opt/sandyard"
 """Where a sandbox sees the daemon bundle, read-only."""

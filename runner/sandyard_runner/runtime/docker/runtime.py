@@ -28,6 +28,7 @@ from sandyard_runner.runtime.docker.container import HostPaths, configuration, e
 from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.images import Images
+from sandyard_runner.runtime.docker.keeping import Keeping
 from sandyard_runner.runtime.docker.network import Rules
 from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
 from sandyard_runner.runtime.docker.surroundings import OwnContainer, path_on_engine
@@ -35,12 +36,13 @@ from sandyard_runner.wire import Capability
 
 log = structlog.get_logger(__name__)
 
+LIVE = {"running": PresentState.RUNNING, "paused": PresentState.PAUSED}
 LOG_LINES = 5
 """Of a container that died while starting, shown to the user."""
 
 
-class DockerRuntime:
-    """Implements `sandyard_runner.runtime.contract.Runtime`. Make it with `open_docker_runtime`."""
+class DockerRuntime(Keeping):
+    """Implements `Runtime` and what lies beside it (`runtime.contract`). Make it with `open_docker_runtime`."""
 
     name = "docker"
 
@@ -90,7 +92,7 @@ class DockerRuntime:
         """The images of users' builds, but for those asked for just now."""
         return await self._images.built()
 
-    async def remove_image(self, image: str) -> None:
+    async def remove_build(self, image: str) -> None:
         """Remove one of them."""
         await self._images.remove(image)
 
@@ -190,8 +192,8 @@ class DockerRuntime:
 
     async def _present(self, listed: dict[str, Any]) -> Present | None:
         sandbox_id = listed["Labels"][LABEL_SANDBOX]
-        if listed["State"] == "running":
-            return Present(sandbox_id, PresentState.RUNNING)
+        if listed["State"] in LIVE:
+            return Present(sandbox_id, LIVE[listed["State"]])
         try:
             return read_present(sandbox_id, await self._inspect(sandbox_id))
         except NotPresent:

@@ -25,8 +25,23 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         _block_all(is_isolated),
         _user(is_isolated),
     ]
-    later = ("pause", "resize", "fork", "snapshot")
-    return rows + [Capability(name, Enforcement.REFUSED, "not offered by the local runtime") for name in later]
+    kept = "what the sandbox wrote, as a copy; neither processes nor memory"
+    if not is_isolated:
+        kept = "the sandbox's home, as a copy; neither processes, memory nor files elsewhere"
+    return [*rows, _pause(limited), _resize(limited)] + [
+        Capability(name, Enforcement.ENFORCED, kept) for name in ("fork", "snapshot", "archive")
+    ]
+
+
+def _pause(limited: AbstractSet[str]) -> Capability:
+    how = "its control group is frozen" if limited else "each of its processes gets SIGSTOP, which the process may see"
+    return Capability("pause", Enforcement.ENFORCED, f"{how}; ends with Sandyard unless sandboxes run on")
+
+
+def _resize(limited: AbstractSet[str]) -> Capability:
+    if {"cpu", "memory"} <= limited:
+        return Capability("resize", Enforcement.ENFORCED, "CPU and memory by control group; disk as above")
+    return Capability("resize", Enforcement.REFUSED, _WITHOUT_GROUP)
 
 
 def _limit(name: str, is_enforced: bool, detail: str) -> Capability:

@@ -1,20 +1,25 @@
 """Memory, process and CPU limits for local sandboxes, where a control group can be had (version 1 or 2)."""
 
 import contextlib
+import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 MOUNT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")
+FREEZER = "freezer"
+"""A controller of version 1; in version 2 every group can be frozen."""
+FREEZE_SECONDS = 10.0
 MAX_PROCESSES = 4096
 CPU_PERIOD_MICROSECONDS = 100_000
 FORGOTTEN_AFTER_SECONDS = 600.0
 """A group this old is not one that another Sandyard has just made and not yet filled."""
 REMOVE_ATTEMPTS = 50
 REMOVE_PAUSE_SECONDS = 0.01
+FREEZE_PAUSE_SECONDS = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,43 @@ class Group:
                     fields = dict(line.split() for line in (directory / name).read_text().splitlines())
                     return int(fields.get("oom_kill", 0))
         return 0
+
+    @property
+    def can_freeze(self) -> bool:
+        """Whether the kernel can hold its processes still."""
+        return self._freezer() is not None
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether somebody asked for that."""
+        freezer = self._freezer()
+        return freezer is not None and freezer.read_text().strip() not in ("0", "THAWED")
+
+    def freeze(self) -> None:
+        """Hold every process still; returns when none runs. Blocks for a moment. Raises `OSError`, `TimeoutError`."""
+        freezer = self._freezer()
+        if freezer is None:
+            raise FileNotFoundError("this control group cannot be frozen")
+        deadline = time.monotonic() + FREEZE_SECONDS
+        unified = freezer.name == "cgroup.freeze"
+        freezer.write_text("1" if unified else "FROZEN")
+        done = (freezer.with_name("cgroup.events"), "frozen 1") if unified else (freezer, "FROZEN")
+        while done[1] not in done[0].read_text():
+            if time.monotonic() > deadline:
+                self.thaw()
+                raise TimeoutError("a process of the sandbox cannot be frozen")
+            time.sleep(FREEZE_PAUSE_SECONDS)  # the kernel tells nobody when it has caught the last one
+
+    def thaw(self) -> None:
+        """Let them run on; a group that is not frozen or not there is success."""
+        freezer = self._freezer()
+        if freezer is not None:
+            with contextlib.suppress(FileNotFoundError):
+                freezer.write_text("0" if freezer.name == "cgroup.freeze" else "THAWED")
+
+    def _freezer(self) -> Path | None:
+        files = (directory / name for directory in self.directories for name in ("cgroup.freeze", "freezer.state"))
+        return next((file for file in files if file.exists()), None)
 
     def remove(self) -> None:
         """Remove the group once its last processes have left it; already gone is success. Blocks for a moment."""
@@ -73,6 +115,12 @@ class Limits:
             self._write(controller, parent / f"sandyard-{name}", memory_bytes=memory_bytes, cpus=cpus)
         return Group(directories)
 
+    def change(self, name: str, *, memory_bytes: int, cpus: int) -> None:
+        """Give a group other limits. Raises `OSError`, also for less memory than is in use."""
+        for controller in ("memory", "cpu"):
+            if (parent := self._parents.get(controller)) is not None:
+                self._write(controller, parent / f"sandyard-{name}", memory_bytes=memory_bytes, cpus=cpus)
+
     def sweep(self) -> None:
         """Remove empty groups that nobody remembers, such as those of a data directory that was deleted."""
         oldest = time.time() - FORGOTTEN_AFTER_SECONDS
@@ -98,11 +146,21 @@ class Limits:
                 ],
                 "pids": [("pids.max", str(MAX_PROCESSES))],
                 "cpu": [("cpu.cfs_quota_us", str(quota))],
+                FREEZER: [],
             }
-        for name, value in values[controller]:
-            path = directory / name
-            if path.exists():  # swap accounting may be switched off
-                path.write_text(value)
+        # Swap accounting may be switched off.
+        files = [(directory / name, value) for name, value in values[controller] if (directory / name).exists()]
+        try:
+            _write_all(files)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            _write_all(files[::-1])  # version 1 wants the higher of memory and memory with swap written first
+
+
+def _write_all(files: Sequence[tuple[Path, str]]) -> None:
+    for path, value in files:
+        path.write_text(value)
 
 
 def _remove(directory: Path) -> None:
@@ -122,7 +180,7 @@ def find_limits() -> Limits:
     if (MOUNT / "cgroup.controllers").exists():
         return _find_unified(MOUNT / own.get("", "/").lstrip("/"))
     parents = {}
-    for controller in CONTROLLERS:
+    for controller in (*CONTROLLERS, FREEZER):
         parent = MOUNT / controller / own.get(controller, "/").lstrip("/")
         if parent.is_dir() and _can_make_groups(parent):
             parents[controller] = parent

@@ -12,10 +12,11 @@ from sandyard_runner.daemon_bundle import Bundle
 from sandyard_runner.doors import remove_door
 from sandyard_runner.errors import RuntimeFailure, Unsupported
 from sandyard_runner.runtime.local import network
+from sandyard_runner.runtime.local.kept_images import KeptImages
 from sandyard_runner.runtime.local.launch import Launch
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
 from sandyard_runner.runtime.local.process import MARKER
-from sandyard_runner.runtime.local.tree import USER, Account, Tree, UnknownUser, find_account, sandbox_passwd
+from sandyard_runner.runtime.local.tree import LAID_OUT, USER, Account, Tree, UnknownUser, find_account, sandbox_passwd
 
 BUNDLE_MOUNT = "/opt/sandyard"
 DOOR_MOUNT = "/run/sandyard"
@@ -42,6 +43,11 @@ class Layout:
     @property
     def sandboxes(self) -> Path:
         return self.options.data_dir / "sandboxes"
+
+    @property
+    def kept(self) -> KeptImages:
+        """What was kept of sandboxes."""
+        return KeptImages(self.options.data_dir / "images")
 
     def base(self, sandbox_id: str) -> Path:
         """The directory of one sandbox."""
@@ -72,6 +78,8 @@ class Layout:
         """Lay out the directories; may be repeated. Raises `OSError`."""
         base = self.base(spec.sandbox_id)
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if spec.image is not None and not (base / LAID_OUT).exists():
+            self.kept.unpack(spec.image, base, self.is_isolated)
         if self.is_isolated:
             Tree(base).make(self.hidden)
         else:

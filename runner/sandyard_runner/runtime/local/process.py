@@ -6,15 +6,20 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+from sandyard_runner.runtime.local.cgroups import Group
 
 MARKER = "SANDBOX_RUN_ID"
 """Environment variable of every process of a run without namespaces; finds those that left their parent.
 
 Not one of ours by its name: the daemon keeps those from what it starts."""
 KILL_ROUNDS = 50
+STOP_ROUNDS = 1000
+STOP_PAUSE_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,10 @@ class ProcessId:
     def is_alive(self) -> bool:
         """Whether this very process still runs (a zombie does not)."""
         return _start_time(self.pid) == self.started
+
+    def is_stopped(self) -> bool:
+        """Whether a signal holds it still."""
+        return self.is_alive() and _state(self.pid) in ("T", "t")
 
     def signal(self, number: int) -> None:
         """Send a signal; already gone is success."""
@@ -109,6 +118,22 @@ class Watch:
             self._descriptor = None
 
 
+@dataclass(slots=True)
+class Running:
+    """A run under our eyes."""
+
+    run: Run
+    watch: Watch
+    group: Group | None
+    helper: subprocess.Popen[bytes] | None = None
+    is_stopping: bool = False
+    is_paused: bool = False
+    stopped: list[ProcessId] = field(default_factory=list)
+    """What a pause without a control group has stopped."""
+    reaper: asyncio.Task[None] | None = None
+    gone: asyncio.Event | None = None
+
+
 def only_child(pid: int) -> int | None:
     """The process that `pid` has forked, or `None`."""
     with contextlib.suppress(OSError, ValueError):
@@ -128,6 +153,60 @@ def kill_marked(run_id: str, spare: Sequence[int] = ()) -> None:
                 os.kill(pid, signal.SIGKILL)
         if not found:
             return
+
+
+def stop_all(first: ProcessId, run_id: str, *, in_namespace: bool) -> list[ProcessId]:
+    """Stop every process of a run by signal, also those started meanwhile, and give those that ran until then.
+
+    Blocks for a moment. A process that already was stopped is not among them.
+    """
+    stopped: dict[int, ProcessId] = {}
+    for _ in range(STOP_ROUNDS):
+        found = _in_namespace(first.pid) if in_namespace else _marked(f"{MARKER}={run_id}".encode())
+        moving = [pid for pid in found if _state(pid) not in ("T", "t", "Z", "X", None)]
+        if not moving:
+            return list(stopped.values())
+        for pid in moving:
+            process = ProcessId.of(pid)
+            if process is not None:
+                stopped.setdefault(pid, process)
+                process.signal(signal.SIGSTOP)
+        time.sleep(STOP_PAUSE_SECONDS)  # one in the kernel stops when it leaves it, and nobody tells
+    for process in stopped.values():
+        process.signal(signal.SIGCONT)
+    raise TimeoutError("a process of the sandbox cannot be stopped")
+
+
+def continue_all(first: ProcessId, run_id: str, stopped: Sequence[ProcessId], *, in_namespace: bool) -> None:
+    """Let them run on; where nobody remembers which we stopped, every one."""
+    chosen = list(stopped)
+    if not chosen:
+        found = _in_namespace(first.pid) if in_namespace else _marked(f"{MARKER}={run_id}".encode())
+        chosen = [process for pid in found if (process := ProcessId.of(pid)) is not None]
+    for process in chosen:
+        process.signal(signal.SIGCONT)
+
+
+def _in_namespace(first: int) -> list[int]:
+    """Processes of the namespace that `first` is process 1 of."""
+    found = []
+    with contextlib.suppress(OSError):
+        wanted = os.readlink(f"/proc/{first}/ns/pid")
+        for entry in os.scandir("/proc"):
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/{entry.name}/ns/pid") == wanted:
+                        found.append(int(entry.name))
+    return found
+
+
+def _state(pid: int) -> str | None:
+    """The letter of proc_pid_stat(5), or `None` where there is no such process."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text[text.rindex(")") + 2]
 
 
 def _marked(wanted: bytes) -> list[int]:

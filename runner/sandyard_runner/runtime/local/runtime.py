@@ -9,13 +9,12 @@ import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
+from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, RegistryLogin, SandboxSpec
 from sandyard_runner.daemon_bundle import ensure_bundle
 from sandyard_runner.doors import door_path, is_well, prepare_door, wait_until_daemon_answers
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
@@ -30,11 +29,12 @@ from sandyard_runner.runtime.contract import (
 from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.capabilities import capability_table
 from sandyard_runner.runtime.local.cgroups import Group, Limits, find_limits
+from sandyard_runner.runtime.local.keeping import Keeping
 from sandyard_runner.runtime.local.launch import Launched, launch_namespaces, launch_plain
 from sandyard_runner.runtime.local.layout import Layout
 from sandyard_runner.runtime.local.options import LocalOptions
 from sandyard_runner.runtime.local.probe import probe
-from sandyard_runner.runtime.local.process import ProcessId, Run, Watch, kill_marked
+from sandyard_runner.runtime.local.process import ProcessId, Run, Running, Watch, kill_marked
 from sandyard_runner.runtime.local.tree import hidden_paths
 from sandyard_runner.wire import Capability
 
@@ -44,20 +44,7 @@ MEBIBYTE = 1 << 20
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Running:
-    """A run under our eyes."""
-
-    run: Run
-    watch: Watch
-    group: Group | None
-    helper: subprocess.Popen[bytes] | None = None
-    is_stopping: bool = False
-    reaper: asyncio.Task[None] | None = None
-    gone: asyncio.Event | None = None
-
-
-class LocalRuntime:
+class LocalRuntime(Keeping):
     """See `open_local_runtime`."""
 
     name = "local"
@@ -66,7 +53,7 @@ class LocalRuntime:
         self._options = layout.options
         self._layout = layout
         self._limits = limits
-        self._running: dict[str, _Running] = {}
+        self._running: dict[str, Running] = {}
         self._reasons: dict[str, tuple[int | None, str]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
@@ -91,7 +78,7 @@ class LocalRuntime:
                 " Start Sandyard with --runtime docker for builds, or use the default snapshot and install what is"
                 " needed in the sandbox."
             )
-        if image is not None:
+        if image is not None and not await self.has_image(image):
             raise Unsupported(
                 f"the local runtime has no images, so {image} cannot be used: its sandboxes show this machine's own"
                 " programs. Start Sandyard with --runtime docker for images."
@@ -99,10 +86,11 @@ class LocalRuntime:
         return ImageFacts()
 
     async def built_images(self) -> Sequence[str]:
-        return ()
+        names = await asyncio.to_thread(self._layout.kept.names)
+        return [name for name in names if name.startswith(f"{SNAPSHOT_REPOSITORY}:")]
 
-    async def remove_image(self, image: str) -> None:
-        """There are none."""
+    async def remove_build(self, image: str) -> None:
+        await self.remove_image(image)
 
     async def create(self, spec: SandboxSpec) -> None:
         await self.ensure_image(spec.image, lambda _: None)
@@ -144,7 +132,8 @@ class LocalRuntime:
             if self._layout.exists(base.name):
                 exit_code, reason = self._reasons.get(base.name, (None, ""))
                 if base.name in self._running:
-                    found.append(Present(base.name, PresentState.RUNNING))
+                    is_paused = self._running[base.name].is_paused
+                    found.append(Present(base.name, PresentState.PAUSED if is_paused else PresentState.RUNNING))
                 else:
                     found.append(Present(base.name, PresentState.STOPPED, exit_code, reason))
         return found
@@ -172,6 +161,7 @@ class LocalRuntime:
         """Take over what an earlier process of ours left: sandboxes that serve on, and remains to clear away."""
         self._layout.sandboxes.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self._limits.sweep)
+        await asyncio.to_thread(self._layout.kept.sweep)
         if self._layout.is_isolated and os.geteuid() == 0:
             self._layout.hidden = await asyncio.to_thread(hidden_paths)
         for base in self._layout.sandboxes.iterdir():
@@ -180,7 +170,8 @@ class LocalRuntime:
                 await asyncio.to_thread(self._layout.delete, base.name)
             elif run is not None and run.first.is_alive() and run.monitor.is_alive() and self._options.keep_running:
                 group = Group(tuple(Path(path) for path in run.cgroup)) if run.cgroup else None
-                self._supervise(base.name, _Running(run, Watch(run.monitor, None), group))
+                is_paused = run.first.is_stopped() if group is None or not group.can_freeze else group.is_frozen
+                self._supervise(base.name, Running(run, Watch(run.monitor, None), group, is_paused=is_paused))
                 log.info("sandbox_adopted", sandbox_id=base.name)
             elif run is not None:
                 await asyncio.to_thread(self._clear_away, base.name, run, None)
@@ -203,7 +194,7 @@ class LocalRuntime:
             raise
         directories = tuple(str(path) for path in group.directories) if group else ()
         run = Run(run_id, launched.monitor, launched.first, (), directories)
-        running = _Running(run, Watch(launched.monitor, launched.child), group)
+        running = Running(run, Watch(launched.monitor, launched.child), group)
         running.run.save(self._layout.run_file(spec.sandbox_id))
         self._supervise(spec.sandbox_id, running)
         await self._until_ready(spec, running)
@@ -214,7 +205,7 @@ class LocalRuntime:
             return await launch_namespaces(await asyncio.to_thread(self._layout.isolated, spec, door, procs))
         return await launch_plain(self._layout.plain(spec, door, run_id, procs))
 
-    async def _until_ready(self, spec: SandboxSpec, running: _Running) -> None:
+    async def _until_ready(self, spec: SandboxSpec, running: Running) -> None:
         """Return when the daemon answers and the network is connected. Raises `RuntimeFailure`."""
         ready = asyncio.gather(
             wait_until_daemon_answers(
@@ -234,7 +225,7 @@ class LocalRuntime:
             ready.cancel()
             await asyncio.gather(ready, ended, return_exceptions=True)
 
-    async def _connect(self, spec: SandboxSpec, running: _Running) -> None:
+    async def _connect(self, spec: SandboxSpec, running: Running) -> None:
         if self._layout.uplink is None or spec.network_block_all or not self._layout.is_isolated:
             return
         running.helper = await network.connect_uplink(
@@ -246,13 +237,13 @@ class LocalRuntime:
             running.run = Run(run.run_id, run.monitor, run.first, (helper,), run.cgroup)
             running.run.save(self._layout.run_file(spec.sandbox_id))
 
-    def _supervise(self, sandbox_id: str, running: _Running) -> None:
+    def _supervise(self, sandbox_id: str, running: Running) -> None:
         running.gone = asyncio.Event()
         self._running[sandbox_id] = running
         self._reasons.pop(sandbox_id, None)
         running.reaper = asyncio.create_task(self._reap(sandbox_id, running), name=f"reap {sandbox_id}")
 
-    async def _reap(self, sandbox_id: str, running: _Running) -> None:
+    async def _reap(self, sandbox_id: str, running: Running) -> None:
         """Wait for the end of a run, clear away what is left of it, and tell."""
         await running.watch.ended.wait()
         reason = self._reason(sandbox_id, running)
@@ -267,7 +258,7 @@ class LocalRuntime:
             for listener in self._listeners:
                 listener.put_nowait(RuntimeEvent(sandbox_id, gone=False, reason=reason))
 
-    def _reason(self, sandbox_id: str, running: _Running) -> str:
+    def _reason(self, sandbox_id: str, running: Running) -> str:
         code = running.watch.exit_code
         words = self._layout.last_words(sandbox_id)
         # unshare(1) reports a killed child by a status and a message of its own.
@@ -283,6 +274,8 @@ class LocalRuntime:
         if running is None or running.gone is None:
             return
         running.is_stopping = True
+        if running.is_paused:
+            await self._let_run(running)  # what is frozen cannot end
         if not force:
             running.run.first.signal(signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
@@ -305,6 +298,7 @@ class LocalRuntime:
             helper.kill()
             helper.wait()
         group = Group(tuple(Path(path) for path in run.cgroup))
+        group.thaw()
         if not self._layout.is_isolated:
             kill_marked(run.run_id)
         for pid in group.members():

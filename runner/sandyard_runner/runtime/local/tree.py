@@ -159,7 +159,12 @@ class Tree:
 
     def remove(self) -> None:
         """Remove everything; gone already is success. Raises `OSError`."""
-        shutil.rmtree(self.base, onerror=_make_removable)
+        remove_tree(self.base)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a directory with whatever an overlay left in it. Raises `OSError`, also where it is not there."""
+    shutil.rmtree(path, onerror=_make_removable)
 
 
 def hidden_paths() -> list[str]:

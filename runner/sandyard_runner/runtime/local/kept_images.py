@@ -1,0 +1,100 @@
+"""What was kept of local sandboxes: copies of the files they wrote, by name, as `create` takes them.
+
+<data_dir>/images/<name, percent-encoded>/
+    files/  upper/     as in a sandbox with namespaces (see `tree`), or
+    home/              of one without
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.runtime.local.tree import LAID_OUT, remove_tree
+
+ISOLATED = ("files", "upper")
+PLAIN = ("home",)
+COPY_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class KeptImages:
+    """The directory of images. Every method blocks; names are any text."""
+
+    directory: Path
+
+    def exists(self, image: str) -> bool:
+        """Whether there is one of that name."""
+        return self._path(image).is_dir()
+
+    def keep(self, image: str, base: Path) -> None:
+        """Copy the files of the sandbox in `base`; the image is there whole or not at all. Raises `RuntimeFailure`."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch = self.directory / f".new-{uuid.uuid4().hex}"
+        scratch.mkdir(mode=0o700)
+        try:
+            _copy(base, scratch, [name for name in (*ISOLATED, *PLAIN) if (base / name).is_dir()])
+            self.remove(image)
+            scratch.rename(self._path(image))
+        except BaseException:
+            remove_tree(scratch)
+            raise
+
+    def unpack(self, image: str, base: Path, isolated: bool) -> None:
+        """Copy an image into `base`, laid out for a start. Raises `RuntimeFailure`."""
+        source = self._path(image)
+        names = ISOLATED if isolated else PLAIN
+        if not all((source / name).is_dir() for name in names):
+            problem = "does not exist" if not source.is_dir() else "was made under another isolation"
+            raise RuntimeFailure(f"image {image} {problem}")
+        for name in names:  # what an attempt that was cut short left
+            if (base / name).exists():
+                remove_tree(base / name)
+        _copy(source, base, names)
+        if isolated:
+            for upper in (base / "upper").iterdir():
+                (base / "work" / upper.name).mkdir(parents=True, exist_ok=True, mode=0o700)
+            (base / LAID_OUT).touch()
+
+    def remove(self, image: str) -> None:
+        """Not there is success."""
+        path = self._path(image)
+        gone = self.directory / f".old-{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(gone)
+            remove_tree(gone)
+
+    def names(self) -> list[str]:
+        """Every image there is."""
+        found = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
+        return sorted(unquote(name) for name in found if not name.startswith("."))
+
+    def sweep(self) -> None:
+        """Remove what was cut short."""
+        for pattern in (".new-*", ".old-*"):
+            for path in self.directory.glob(pattern):
+                remove_tree(path)
+
+    def _path(self, image: str) -> Path:
+        return self.directory / quote(image, safe="").replace(".", "%2E")
+
+
+def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
+    """With owners, modes, links, times and the overlay's own marks, sharing blocks where the disk can."""
+    program = shutil.which("cp") or "/bin/cp"
+    command = [program, "-a", "--reflink=auto", "--sparse=auto", *(os.fspath(source / name) for name in names)]
+    try:
+        done = subprocess.run(  # noqa: S603
+            [*command, os.fspath(target)], stdin=subprocess.DEVNULL, capture_output=True, timeout=COPY_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise RuntimeFailure(f"the sandbox's files cannot be copied: {error}") from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise RuntimeFailure(f"the sandbox's files cannot be copied: {said[-1] if said else done.returncode}")

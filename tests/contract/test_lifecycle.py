@@ -1,0 +1,214 @@
+"""Pause, resize, archive, recover and fork, as the newest SDKs do them, on real sandboxes."""
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("daytona", reason="the newest Python SDK is a development dependency")
+
+from daytona import CreateSandboxFromSnapshotParams, Daytona, Resources, Sandbox
+from daytona.common.errors import DaytonaBadRequestError, DaytonaError
+
+from tests.contract.programs import CLIENTS, NEWEST_PYTHON_SDK, bundle, python_with_sdk, run_program
+from tests.contract.running import Instance
+from tests.contract.test_python_sdk import client
+from tests.contract.toolbox import Toolbox, authorization
+from tests.contract.wire_client import request
+
+pytestmark = [pytest.mark.sdk, pytest.mark.filterwarnings("ignore")]
+
+
+@pytest.fixture
+def daytona(sandyard: Instance) -> Iterator[Daytona]:
+    with client(sandyard, sandyard.api_key) as opened:
+        yield opened
+
+
+@pytest.fixture
+def sandbox(daytona: Daytona) -> Iterator[Sandbox]:
+    made = daytona.create(CreateSandboxFromSnapshotParams(labels={"part": "lifecycle"}))
+    yield made
+    made.delete()
+
+
+def run(sandbox: Sandbox, command: str) -> str:
+    done = sandbox.process.exec(command)
+    assert done.exit_code == 0, done
+    return str(done.result)
+
+
+def can(sandyard: Instance, name: str) -> bool:
+    """Whether the capability table says so."""
+    answer = request("GET", f"{sandyard.origin}/_sandyard/capabilities", headers=authorization(sandyard))
+    return bool(answer.json()["runners"][0]["capabilities"][name]["enforcement"] != "refused")
+
+
+def test_a_paused_sandbox_keeps_its_processes_and_start_lets_them_run_on(daytona: Daytona, sandbox: Sandbox) -> None:
+    run(sandbox, "sh -c 'sleep 300 & echo $! > /tmp/pid' > /dev/null 2>&1")
+    sandbox.pause()
+    assert sandbox.state == "paused"
+    with pytest.raises(DaytonaBadRequestError, match="paused"):
+        sandbox.process.exec("true")
+    with pytest.raises(DaytonaBadRequestError, match="must be in started state to pause"):
+        sandbox.pause()
+    sandbox.start()
+    assert sandbox.state == "started"
+    assert run(sandbox, "kill -0 $(cat /tmp/pid) && echo alive") == "alive\n"
+    sandbox.pause()
+    sandbox.stop()
+    assert daytona.get(sandbox.id).state == "stopped"
+
+
+def test_a_session_command_goes_on_after_a_pause(sandyard: Instance) -> None:
+    toolbox = Toolbox.create(sandyard)
+    try:
+        toolbox.call("POST", "/process/session", {"sessionId": "s"})
+        command = "for i in 1 2 3 4 5 6; do echo line$i; sleep 0.3; done"
+        body = {"command": command, "runAsync": True}
+        started = toolbox.call("POST", "/process/session/s/exec", body).json()
+        assert toolbox.api("POST", f"/sandbox/{toolbox.id}/pause").json()["state"] == "pausing"
+        wait_for(toolbox, "paused")
+        assert toolbox.call("GET", "/process/session").status == 400
+        assert toolbox.api("POST", f"/sandbox/{toolbox.id}/start").json()["state"] == "started"
+        path = f"/process/session/s/command/{started['cmdId']}"
+        while "exitCode" not in (told := toolbox.call("GET", path).json()):
+            pass
+        assert told["exitCode"] == 0
+        assert toolbox.call("GET", f"{path}/logs").body.decode().count("line") == 6
+    finally:
+        toolbox.delete()
+
+
+def wait_for(toolbox: Toolbox, *states: str) -> dict[str, Any]:
+    """The sandbox once it is in one of the states; fails on an error."""
+    while True:
+        told: dict[str, Any] = toolbox.api("GET", f"/sandbox/{toolbox.id}").json()
+        if told["state"] in states:
+            return told
+        assert told["state"] not in ("error", "build_failed"), told
+
+
+def test_resize_changes_the_limits_or_says_why_not(sandyard: Instance, daytona: Daytona, sandbox: Sandbox) -> None:
+    if not can(sandyard, "resize"):
+        with pytest.raises(DaytonaError, match="not supported for this sandbox"):
+            sandbox.resize(Resources(cpu=2))
+        return
+    sandbox.resize(Resources(cpu=2, memory=2))
+    assert daytona.get(sandbox.id).state == "started"
+    again = daytona.get(sandbox.id)
+    assert (again.cpu, again.memory) == (2, 2)
+    assert run(sandbox, "echo works") == "works\n"
+    with pytest.raises(DaytonaBadRequestError, match="stopped sandbox"):
+        sandbox.resize(Resources(disk=10))
+    sandbox.stop()
+    sandbox.resize(Resources(cpu=1, memory=1, disk=10))
+    again = daytona.get(sandbox.id)
+    assert (again.state, again.cpu, again.memory, again.disk) == ("stopped", 1, 1, 10)
+    sandbox.start()
+    assert run(sandbox, "echo works") == "works\n"
+
+
+def test_an_archived_sandbox_starts_again_with_its_files(sandyard: Instance, daytona: Daytona) -> None:
+    toolbox = Toolbox.create(sandyard)
+    sandbox = daytona.get(toolbox.id)
+    try:
+        run(sandbox, 'echo kept > "$HOME/note"; chmod 640 "$HOME/note"; ln -s note "$HOME/link"')
+        with pytest.raises(DaytonaBadRequestError, match="not stopped"):
+            sandbox.archive()
+        for _ in range(2):
+            sandbox.stop()
+            sandbox.archive()
+            assert sandbox.state in ("archiving", "archived")
+            told = wait_for(toolbox, "archived")
+            assert "runnerId" not in told
+            with pytest.raises(DaytonaBadRequestError):
+                sandbox.process.exec("true")
+            sandbox.start()
+            assert sandbox.state == "started"
+            assert run(sandbox, 'cat "$HOME/link"; stat -c %a "$HOME/note"') == "kept\n640\n"
+        sandbox.stop()
+        sandbox.archive()
+        wait_for(toolbox, "archived")
+    finally:
+        sandbox.delete()
+    wait_for(toolbox, "destroyed")
+
+
+def test_a_fork_has_the_files_of_its_parent_and_goes_its_own_way(daytona: Daytona, sandbox: Sandbox) -> None:
+    run(sandbox, 'echo one > "$HOME/note"')
+    fork = sandbox.fork(name=f"fork-of-{sandbox.id}")
+    try:
+        assert fork.state == "started"
+        assert fork.labels["part"] == "lifecycle"
+        assert run(fork, 'cat "$HOME/note"') == "one\n"
+        run(fork, 'echo two > "$HOME/note"')
+        assert run(sandbox, 'cat "$HOME/note"') == "one\n"
+        grandchild = fork.fork()
+        try:
+            assert run(grandchild, 'cat "$HOME/note"') == "two\n"
+            with pytest.raises(DaytonaBadRequestError, match="fork children"):
+                fork.delete()
+        finally:
+            grandchild.delete()
+        sandbox.stop()
+        with pytest.raises(DaytonaBadRequestError, match="in started state"):
+            sandbox.fork()
+    finally:
+        fork.delete()
+    assert daytona.get(sandbox.id).state == "stopped"
+
+
+def test_recover_of_what_did_not_fail_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(DaytonaBadRequestError, match="must be in error state"):
+        sandbox.recover()
+
+
+def test_a_sandbox_whose_first_process_ends_says_so_and_starts_again(sandyard: Instance, daytona: Daytona) -> None:
+    toolbox = Toolbox.create(sandyard)
+    sandbox = daytona.get(toolbox.id)
+    try:
+        if sandyard.combination.runtime == "docker":
+            docker = pytest.importorskip("docker")
+            engine = docker.from_env()
+            engine.containers.get(f"sandyard-{sandbox.id}").kill()
+            engine.close()
+        else:
+            record = next(sandyard.folder.glob(f"data/sandboxes/{sandbox.id}/run.json"))
+
+            os.kill(json.loads(record.read_text())["first"]["pid"], signal.SIGKILL)
+        wait_for(toolbox, "stopped")
+        answer = request("GET", f"{sandyard.origin}/_sandyard/sandboxes/{sandbox.id}", headers=authorization(sandyard))
+        assert any(word in answer.json()["history"][-1]["cause"] for word in ("signal", "killed"))
+        sandbox.start()
+        assert run(sandbox, "echo again") == "again\n"
+    finally:
+        sandbox.delete()
+
+
+def test_the_asynchronous_client_sees_the_same(sandyard: Instance, folder: Path) -> None:
+    program = CLIENTS / "python" / "lifecycle.py"
+    done = run_program([python_with_sdk(NEWEST_PYTHON_SDK), program], sandyard, folder)
+    check_flow(done)
+
+
+def test_the_typescript_client_sees_the_same(sandyard: Instance, folder: Path) -> None:
+    options = ("--format=esm", "--platform=node", "--bundle", "--packages=external")
+    source = bundle(CLIENTS / "typescript" / "lifecycle.ts", Path("lifecycle.mjs"), *options)
+    check_flow(run_program(["node", source], sandyard, folder))
+
+
+def check_flow(done: Any) -> None:
+    assert done.exit_code == 0, done
+    saw = json.loads(done.text)
+    assert saw["paused"] == "paused"
+    assert saw["resumed"] == "started"
+    assert saw["fork"] == ["started", "kept\n"]
+    assert saw["archived"] == "archived"
+    assert saw["restored"] == ["started", "kept\n"]
+    assert saw["resize"] in ("resized", "refused")
+    assert "error state" in saw["recover"]
