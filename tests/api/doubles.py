@@ -26,6 +26,7 @@ PlayImage = Callable[[ImageJob], Sequence[ImageProgress | ImageResult | str]]
 """What is reported of an image; text goes to the build log."""
 
 RESULTS = {
+    JobKind.COMMIT: Observed.STARTED,
     JobKind.CREATE: Observed.STARTED,
     JobKind.START: Observed.STARTED,
     JobKind.STOP: Observed.STOPPED,

@@ -172,6 +172,23 @@ def test_an_image_of_the_engine_becomes_a_snapshot(daytona: Daytona, name: str) 
     assert (made.size or 0) > 0.01
 
 
+def test_a_sandbox_becomes_a_snapshot_with_its_files(daytona: Daytona, name: str) -> None:
+    sandbox = daytona.create()
+    try:
+        sandbox.process.exec("echo kept > ~/kept.txt")
+        sandbox.create_snapshot(name)
+        assert sandbox.state == "started"
+        made = daytona.snapshot.get(name)
+        assert (made.state, made.source_sandbox_id) == ("active", sandbox.id)
+        again = daytona.create(CreateSandboxFromSnapshotParams(snapshot=name))
+        try:
+            assert again.process.exec("cat ~/kept.txt").result == "kept\n"
+        finally:
+            again.delete()
+    finally:
+        sandbox.delete()
+
+
 async def test_the_asynchronous_sdk_builds_too(trusted: Instance, files: Path) -> None:
     name, logs = f"async-{uuid.uuid4().hex[:8]}", list[str]()
     config = DaytonaConfig(api_key=trusted.api_key, api_url=trusted.api_url)

@@ -143,4 +143,4 @@ async def ancestors(
     return [present.full(row) for row in await lineage.ancestors(grant.organization_id, key)]
 
 
-HANDLERS = (pause, archive, back_up, recover, resize, fork, forks, parent, ancestors)
+HANDLERS = (pause, snapshot, archive, back_up, recover, resize, fork, forks, parent, ancestors)
