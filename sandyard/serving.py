@@ -60,8 +60,16 @@ def listen_unix(path: Path) -> socket.socket:
 
 
 @asynccontextmanager
-async def serve(app: Callable[..., Any], listener: socket.socket, *, websockets: bool = True) -> AsyncIterator[None]:
+async def serve(
+    app: Callable[..., Any],
+    listener: socket.socket,
+    *,
+    websockets: bool = True,
+    certificate: tuple[Path, Path] | None = None,
+) -> AsyncIterator[None]:
     """Serve `app` on `listener` until the block ends; then finish what is under way, bounded by `SHUTDOWN_SECONDS`.
+
+    `certificate`: files of the certificate and its key; the listener speaks TLS then.
 
     httptools and wsproto take the long subprotocol headers of terminals and stream a gigabyte a second. Pings keep idle
     WebSockets open in what lies between; no answer is asked for, because that would cut a client that pauses.
@@ -83,6 +91,8 @@ async def serve(app: Callable[..., Any], listener: socket.socket, *, websockets:
         timeout_keep_alive=90,
         h11_max_incomplete_event_size=1 << 18,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+        ssl_certfile=certificate[0] if certificate else None,
+        ssl_keyfile=certificate[1] if certificate else None,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="serve")

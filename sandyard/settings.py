@@ -27,6 +27,9 @@ class Settings:
         "127.0.0.1"
     )
     port: Annotated[int, "Port of the one public origin; 0 takes a free one."] = 3986
+    https_port: Annotated[
+        int, "Port of the same origin over https, there once `sandyard trust` was run; 0 takes a free one."
+    ] = 0
     data_dir: Annotated[Path, "Where keys, the SQLite file, sandboxes and bundles are kept."] = (
         Path.home() / ".local" / "share" / "sandyard"
     )

@@ -1,6 +1,7 @@
 """The one place that turns settings into running parts. Embedded is nothing but the default values (design.md 2)."""
 
 import asyncio
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,6 +13,7 @@ import structlog
 from cryptography.fernet import Fernet
 
 from sandyard import __version__
+from sandyard.authority import authority_of, issue_certificate
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
@@ -94,6 +96,7 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         public = listen_tcp(settings.host, settings.port)
         stack.callback(public.close)
         port = public.getsockname()[1]
+        secure = open_secure(settings, stack)
         secrets = keep_secrets(settings, ids)
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
@@ -104,7 +107,7 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 bus=bus,
                 clock=clock,
                 ids=ids,
-                options=control_plane_options(settings, secrets),
+                options=control_plane_options(settings, secrets, https_port=secure.port if secure else None),
             )
         )
         await stack.enter_async_context(
@@ -135,6 +138,8 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         )
         await _wait_for_runner(plane)
         await stack.enter_async_context(serve(proxy, public))
+        if secure is not None:
+            await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
         yield Embedded(_origin(settings, port), secrets.api_key, runtime)
 
 
@@ -147,8 +152,35 @@ async def _wait_for_runner(plane: ControlPlane) -> None:
         log.warning("runner_not_at_work", seconds=RUNNER_SECONDS)
 
 
-def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneOptions:
-    """What the control plane is told."""
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """The https side of the public origin."""
+
+    listener: socket.socket
+    certificate: tuple[Path, Path]
+
+    @property
+    def port(self) -> int:
+        """The port it took."""
+        port: int = self.listener.getsockname()[1]
+        return port
+
+
+def open_secure(settings: Settings, stack: AsyncExitStack) -> Secure | None:
+    """A listener for https with a fresh certificate; `None` where `sandyard trust` was not run."""
+    authority = authority_of(settings.data_dir)
+    if not authority.exists:
+        return None
+    certificate = issue_certificate(authority, extra_names=settings.allowed_hosts)
+    listener = listen_tcp(settings.host, settings.https_port)
+    stack.callback(listener.close)
+    return Secure(listener, certificate)
+
+
+def control_plane_options(
+    settings: Settings, secrets: Secrets, *, https_port: int | None = None
+) -> ControlPlaneOptions:
+    """What the control plane is told. `https_port`: where the public origin is served over https, too."""
     return ControlPlaneOptions(
         api_key=secrets.api_key,
         internal_token=secrets.internal_token,
@@ -159,6 +191,8 @@ def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneO
         trust_forwarded=settings.trust_forwarded,
         limits=settings.limits,
         preview_warning=settings.preview_warning,
+        storage_dir=settings.data_dir / "objects",
+        storage_https_port=https_port,
     )
 
 
@@ -199,7 +233,8 @@ async def open_api(settings: Settings) -> AsyncIterator[None]:
                 bus=bus,
                 clock=clock,
                 ids=ids,
-                options=control_plane_options(settings, secrets),
+                # Another process serves https; what it listens on is told by the setting alone.
+                options=control_plane_options(settings, secrets, https_port=settings.https_port or None),
             )
         )
         await stack.enter_async_context(serve(plane.internal_app, _listen(settings.internal_listen), websockets=False))
@@ -248,6 +283,8 @@ async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
             )
         )
         await stack.enter_async_context(serve(proxy, listen_tcp(settings.host, settings.port)))
+        if (secure := open_secure(settings, stack)) is not None:
+            await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
         yield
 
 

@@ -31,6 +31,8 @@ from sandyard_api.previews.service import Previews
 from sandyard_api.problems import Problems
 from sandyard_api.quotas.service import Quotas
 from sandyard_api.regions import routes as region_routes
+from sandyard_api.registries import routes as registry_routes
+from sandyard_api.registries.service import Registries
 from sandyard_api.runners import routes as runner_routes
 from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
 from sandyard_api.sandboxes import inspection as inspection_routes
@@ -41,9 +43,19 @@ from sandyard_api.sandboxes.lineage import Lineage
 from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.repairs import Repairs
 from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sandboxes.snapshotting import Snapshotting
 from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
+from sandyard_api.snapshots import routes as snapshot_routes
+from sandyard_api.snapshots.build_logs import SnapshotLogs
+from sandyard_api.snapshots.service import Snapshots
+from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.storage import routes as storage_routes
+from sandyard_api.storage.app import StorageApp
+from sandyard_api.storage.credentials import StorageKeys
+from sandyard_api.storage.files import ObjectFiles
+from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
 from sandyard_api.users import routes as user_routes
 from sandyard_api.wakeups import Wakeups
@@ -65,6 +77,9 @@ PUBLIC_SLICES = (
     inspection_routes.ROUTER,
     session_routes.ROUTER,
     runner_routes.ROUTER,
+    snapshot_routes.ROUTER,
+    registry_routes.ROUTER,
+    storage_routes.ROUTER,
 )
 INTERNAL_SLICES = (dispatch_routes.ROUTER,)
 
@@ -95,9 +110,16 @@ class Services:
     sandboxes: Sandboxes
     lineage: Lineage
     repairs: Repairs
+    snapshotting: Snapshotting
     listing: Listing
     build_log: BuildLogs
     previews: Previews
+    snapshots: Snapshots
+    snapshot_work: SnapshotWork
+    snapshot_logs: SnapshotLogs
+    registries: Registries
+    contexts: Contexts
+    storage: StorageApp
     sessions: SessionRecords
     dispatch: Dispatch
     job_hints: Wakeups
@@ -133,6 +155,7 @@ async def open_control_plane(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
         services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
+        await services.snapshots.keep_general()
         for hints in (services.changes, services.job_hints, services.arrivals):
             await stack.enter_async_context(hints.listening())
         events = EventGateway(bus, services.keys)
@@ -142,6 +165,7 @@ async def open_control_plane(
             clock,
             sandboxes=services.sandboxes,
             announcer=services.announcer,
+            snapshot_work=services.snapshot_work,
             period_seconds=options.timer_seconds,
             destroyed_hours=options.destroyed_hours,
         )
@@ -160,6 +184,23 @@ def build_services(
     )
     announcer = Announcer(bus, changes, job_hints)
     runners = Runners(database, clock, arrivals, lost_seconds=options.runner_lost_seconds)
+    registries = Registries(database, clock, ids, seal)
+    contexts = Contexts(_object_files(options), StorageKeys(seal), clock, ids)
+    snapshot_work = SnapshotWork(
+        database, clock, ids, registries=registries, changes=changes, lease_seconds=options.lease_seconds
+    )
+    snapshots = Snapshots(
+        database,
+        clock,
+        ids,
+        runners=runners,
+        contexts=contexts,
+        changes=changes,
+        jobs=job_hints,
+        region=options.region,
+        wait_seconds=options.wait_seconds,
+    )
+    quotas = Quotas(options.limits)
     sandboxes = Sandboxes(
         database,
         clock,
@@ -168,7 +209,9 @@ def build_services(
         runners=runners,
         announcer=announcer,
         changes=changes,
-        quotas=Quotas(options.limits),
+        quotas=quotas,
+        snapshots=snapshots,
+        contexts=contexts,
         region=options.region,
         wait_seconds=options.wait_seconds,
     )
@@ -185,13 +228,27 @@ def build_services(
         organizations=Organizations(database),
         listing=Listing(database),
         sessions=SessionRecords(database),
+        snapshots=snapshots,
+        snapshot_work=snapshot_work,
+        snapshot_logs=SnapshotLogs(database, clock, changes),
+        registries=registries,
+        contexts=contexts,
+        storage=StorageApp(contexts, clock, ids),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
         sandboxes=sandboxes,
         lineage=Lineage(database, sandboxes),
-        repairs=Repairs(sandboxes, clock),
+        repairs=Repairs(sandboxes, clock, quotas),
+        snapshotting=Snapshotting(sandboxes, snapshots),
         dispatch=Dispatch(
-            database, clock, ids, seal=seal, runners=runners, announcer=announcer, lease_seconds=options.lease_seconds
+            database,
+            clock,
+            ids,
+            seal=seal,
+            runners=runners,
+            announcer=announcer,
+            snapshot_work=snapshot_work,
+            lease_seconds=options.lease_seconds,
         ),
     )
 
@@ -202,7 +259,7 @@ def public_app(services: Services, events: EventGateway, problems: Problems, opt
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )
-    return Gate(router, events.app, origins=origins, keys=services.keys, problems=problems)
+    return Gate(router, events.app, services.storage, origins=origins, keys=services.keys, problems=problems)
 
 
 def internal_app(services: Services, problems: Problems, options: ControlPlaneOptions) -> App:
@@ -233,6 +290,16 @@ def _router(
     )
     app: App = router
     return app
+
+
+def _object_files(options: ControlPlaneOptions) -> ObjectFiles | None:
+    if options.storage_dir is None:
+        return None
+    return ObjectFiles(
+        options.storage_dir,
+        max_bytes=options.storage_max_bytes,
+        max_object_bytes=options.storage_max_object_bytes,
+    )
 
 
 def _give(value: object) -> Callable[[], object]:

@@ -11,6 +11,7 @@ from sandyard_api.coverage.operations import OPERATIONS
 from sandyard_api.errors import ApiError, NotFound, NotImplementedHere
 from sandyard_api.origins import Origins
 from sandyard_api.problems import Problems, json_headers
+from sandyard_api.storage.app import StorageApp
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -33,9 +34,12 @@ ALLOW_ANY_ORIGIN = (b"access-control-allow-origin", b"*")
 class Gate:
     """Lets requests through to the router or the event sockets."""
 
-    def __init__(self, router: App, events: App, *, origins: Origins, keys: ApiKeys, problems: Problems) -> None:
+    def __init__(
+        self, router: App, events: App, storage: StorageApp, *, origins: Origins, keys: ApiKeys, problems: Problems
+    ) -> None:
         self._router = router
         self._events = events
+        self._storage = storage
         self._origins = origins
         self._keys = keys
         self._problems = problems
@@ -61,6 +65,9 @@ class Gate:
             await self._refuse_unimplemented(scope, path)
         except ApiError as error:
             await self._refuse(error, scope, path, send)
+            return
+        if self._storage.serves(path):
+            await self._storage(scope, receive, send, path=path, authority=self._origins.asked(scope).authority)
             return
         inner = self._events if path.startswith(f"{EVENTS_PATH}/") or path == EVENTS_PATH else self._router
         await inner({**scope, "path": path, SCOPE_ORIGIN: origin}, receive, send)

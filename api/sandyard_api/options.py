@@ -1,6 +1,7 @@
 """What the control plane is told at start. Who reads the environment is not here but in `sandyard.settings`."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from sandyard_api.quotas.limits import GENEROUS, Limits
 
@@ -38,3 +39,9 @@ class ControlPlaneOptions:
     """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
     destroyed_hours: float = 24.0
     """How long the record of a destroyed sandbox can be read."""
+    storage_dir: Path | None = None
+    """Where uploaded build contexts are kept; `None`: no object storage."""
+    storage_max_bytes: int = 10 << 30
+    storage_max_object_bytes: int = 2 << 30
+    storage_https_port: int | None = None
+    """Where the object storage is served over https, too; `None`: nowhere."""

@@ -83,7 +83,12 @@ class Origins:
         self._trust_forwarded = trust_forwarded
 
     def of(self, scope: Mapping[str, Any]) -> Origin:
-        """The origin of an ASGI request. Raises `ForeignHost` and `BadRequest`."""
+        """The origin for the URLs in an answer. Raises `ForeignHost` and `BadRequest`."""
+        asked = self.asked(scope)
+        return self._public or asked
+
+    def asked(self, scope: Mapping[str, Any]) -> Origin:
+        """The origin that an ASGI request was addressed to. Raises `ForeignHost` and `BadRequest`."""
         headers = {name.lower(): value.decode("latin-1") for name, value in scope["headers"]}
         authority = headers.get(b"host", "")
         scheme = {"ws": "http", "wss": "https"}.get(scope["scheme"], scope["scheme"])
@@ -92,7 +97,7 @@ class Origins:
         host, _ = split_authority(authority)
         if not self._rules.accepts(authority, (scope.get("server") or (None,))[0]):
             raise ForeignHost(f"Host {host!r} is not one of ours; SANDYARD_ALLOWED_HOSTS takes more names")
-        return self._public or Origin(scheme, authority.lower())
+        return Origin(scheme, authority.lower())
 
     def check_origin_header(self, value: str, own: Origin) -> None:
         """Refuse a WebSocket that a page of another site opens. Raises `ForeignHost`."""

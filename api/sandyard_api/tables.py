@@ -5,10 +5,12 @@ from sandyard_api.database import Base
 from sandyard_api.jobs.models import JobRow
 from sandyard_api.organizations.models import Organization
 from sandyard_api.previews.models import SignedPreview
+from sandyard_api.registries.models import Registry
 from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sealing.models import SealCheck
 from sandyard_api.sessions.models import Session, SessionCommand
+from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
 from sandyard_api.users.models import User
 
 METADATA = Base.metadata
@@ -17,12 +19,15 @@ TABLES = (
     BuildLogChunk,
     JobRow,
     Organization,
+    Registry,
     Runner,
     Sandbox,
     SealCheck,
     Session,
     SessionCommand,
     SignedPreview,
+    Snapshot,
+    SnapshotLogChunk,
     StateChange,
     User,
 )

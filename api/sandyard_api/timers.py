@@ -26,6 +26,7 @@ from sandyard_api.sandboxes.states import (
     Observed,
     Request,
 )
+from sandyard_api.snapshots.work import SnapshotWork
 
 RETRY_DESTROY = timedelta(seconds=30)
 TIMEOUT_WORDS = {
@@ -58,6 +59,7 @@ class Timers:
         *,
         sandboxes: Sandboxes,
         announcer: Announcer,
+        snapshot_work: SnapshotWork,
         period_seconds: float,
         destroyed_hours: float,
     ) -> None:
@@ -65,6 +67,7 @@ class Timers:
         self._clock = clock
         self._sandboxes = sandboxes
         self._announcer = announcer
+        self._snapshot_work = snapshot_work
         self._period_seconds = period_seconds
         self._keep_destroyed = timedelta(hours=destroyed_hours)
 
@@ -96,6 +99,7 @@ class Timers:
         )
         for step in steps:
             await step(now)
+        await self._snapshot_work.look()
 
     async def _run(self) -> None:
         while True:

@@ -8,11 +8,12 @@ from http import HTTPStatus
 
 import structlog
 
-from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, ControlPlaneUnreachable, LeaseVoid
-from sandyard_api.jobs.wire import Job, JobKind, JobProgress, JobResult
+from sandyard_api.jobs.client import ControlPlane, ControlPlaneUnreachable, LeaseVoid
+from sandyard_api.jobs.wire import ImageSource, Job, JobKind, JobProgress, JobResult
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.door_http import ask_json
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import CanCommit, CanPause, CanResize, Present, PresentState, Runtime
@@ -40,11 +41,19 @@ class _Failed(Exception):
 class Actions:
     """Does jobs; whose lease is whose and how often to try is not its business."""
 
-    def __init__(self, runtime: Runtime, control_plane: ControlPlane, registry: Registry, observer: Observer) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        control_plane: ControlPlane,
+        registry: Registry,
+        observer: Observer,
+        images: ImageWork,
+    ) -> None:
         self._runtime = runtime
         self._control_plane = control_plane
         self._registry = registry
         self._observer = observer
+        self._images = images
         self._by_kind: Mapping[JobKind, Callable[[Job], Awaitable[JobResult]]] = {
             JobKind.CREATE: self._create,
             JobKind.START: self._start,
@@ -101,7 +110,9 @@ class Actions:
 
     async def _make_new(self, job: Job) -> None:
         spec = job.spec
-        await self._progress(job, Observed.PULLING if spec.image is not None else Observed.CREATING)
+        is_build = spec.source is not None and spec.source.dockerfile is not None
+        fetching = Observed.BUILDING if is_build else Observed.PULLING
+        await self._progress(job, fetching if spec.image is not None else Observed.CREATING)
         await self._fetch_image(job)
         if spec.image is not None:
             await self._progress(job, Observed.CREATING)
@@ -122,34 +133,12 @@ class Actions:
         await self._runtime.create(replace(job.spec, image=image))
 
     async def _fetch_image(self, job: Job) -> None:
-        lines: asyncio.Queue[str | None] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-
-        def report(line: str) -> None:
-            loop.call_soon_threadsafe(lines.put_nowait, line)  # a runtime may pull in a thread
-
-        writing = asyncio.create_task(self._write_build_log(job.spec.sandbox_id, lines))
+        spec = job.spec
         try:
-            await self._runtime.ensure_image(job.spec.image, report)
+            await self._images.prepare(spec.sandbox_id, spec.source or ImageSource(spec.image, spec.organization_id))
         except RuntimeFailure as failure:
-            report(failure.message)
-            observed = Observed.ERROR if job.spec.image is None else Observed.BUILD_FAILED
+            observed = Observed.ERROR if spec.image is None else Observed.BUILD_FAILED
             raise _Failed(observed, failure) from failure
-        finally:
-            loop.call_soon(lines.put_nowait, None)
-            await writing
-
-    async def _write_build_log(self, sandbox_id: str, lines: asyncio.Queue[str | None]) -> None:
-        is_over = False
-        while not is_over:
-            batch = [await lines.get()]
-            while not lines.empty():
-                batch.append(lines.get_nowait())
-            is_over = None in batch
-            text = "".join(f"{line}\n" for line in batch if line is not None)
-            if text:
-                with contextlib.suppress(ControlPlaneError):  # progress only; the result is told apart
-                    await self._control_plane.append_build_log(sandbox_id, text)
 
     async def _start(self, job: Job) -> JobResult:
         spec = job.spec

@@ -10,11 +10,12 @@ import structlog
 
 from sandyard.bus.contract import Bus
 from sandyard.clock import Clock
-from sandyard_api.jobs.client import ControlPlane, ControlPlaneError
+from sandyard_api.jobs.client import ControlPlaneError, RunnerControlPlane
 from sandyard_api.jobs.wire import Heartbeat
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.http_api import App, create_app
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import Backoff, JobLoop
 from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.reconcile import Reconciler
@@ -59,7 +60,7 @@ class Runner:
 
 @asynccontextmanager
 async def open_runner(
-    *, runtime: Runtime, control_plane: ControlPlane, bus: Bus, clock: Clock, options: RunnerOptions
+    *, runtime: Runtime, control_plane: RunnerControlPlane, bus: Bus, clock: Clock, options: RunnerOptions
 ) -> AsyncIterator[Runner]:
     """Register with the control plane and work until the block ends, then do as `options.leave` says.
 
@@ -71,12 +72,14 @@ async def open_runner(
     observer = Observer(
         runtime=runtime, control_plane=control_plane, registry=registry, observations=observations, clock=clock
     )
+    images = ImageWork(runtime, control_plane)
     jobs = JobLoop(
         runner_id=options.runner_id,
         runtime=runtime,
         control_plane=control_plane,
         registry=registry,
         observer=observer,
+        images=images,
         clock=clock,
         max_parallel=options.max_parallel_jobs,
     )
@@ -88,6 +91,7 @@ async def open_runner(
         observer=observer,
         observations=observations,
         jobs=jobs,
+        images=images,
     )
     working = asyncio.create_task(
         _keep_working(runtime, control_plane, clock, options, (observer, observations, reconciler, jobs)),
@@ -109,7 +113,7 @@ Parts = tuple[Observer, Observations, Reconciler, JobLoop]
 
 
 async def _keep_working(
-    runtime: Runtime, control_plane: ControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
+    runtime: Runtime, control_plane: RunnerControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
 ) -> None:
     backoff = Backoff(clock)
     while True:
@@ -121,7 +125,7 @@ async def _keep_working(
 
 
 async def _work(
-    runtime: Runtime, control_plane: ControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
+    runtime: Runtime, control_plane: RunnerControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
 ) -> None:
     observer, observations, reconciler, jobs = parts
     heartbeat = Heartbeat(
@@ -140,7 +144,7 @@ async def _work(
 
 
 async def _register(
-    control_plane: ControlPlane, heartbeat: Heartbeat, reconciler: Reconciler, clock: Clock, runner_id: str
+    control_plane: RunnerControlPlane, heartbeat: Heartbeat, reconciler: Reconciler, clock: Clock, runner_id: str
 ) -> None:
     """The first heartbeat and the first comparison, before any job is taken."""
     backoff = Backoff(clock)
@@ -154,7 +158,7 @@ async def _register(
             await backoff.pause()
 
 
-async def _beat(control_plane: ControlPlane, heartbeat: Heartbeat, clock: Clock, options: RunnerOptions) -> None:
+async def _beat(control_plane: RunnerControlPlane, heartbeat: Heartbeat, clock: Clock, options: RunnerOptions) -> None:
     while True:
         await clock.sleep(options.heartbeat_seconds)
         try:
@@ -202,7 +206,7 @@ async def _leave(runtime: Runtime, observer: Observer, observations: Observation
         log.warning("last_observations_lost", reason=str(error))  # the next start's comparison finds the same
 
 
-async def _remove_images(runtime: Runtime, control_plane: ControlPlane, runner_id: str) -> None:
+async def _remove_images(runtime: Runtime, control_plane: RunnerControlPlane, runner_id: str) -> None:
     """Archives and beginnings of forks: with the sandboxes they were made for, they are of no use."""
     if not isinstance(runtime, CanCommit):
         return

@@ -6,9 +6,18 @@ from collections.abc import Collection
 import structlog
 
 from sandyard.clock import Clock
-from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, LeaseVoid
-from sandyard_api.jobs.wire import ClaimRequest, Job, JobProgress, JobResult
+from sandyard_api.jobs.client import ControlPlaneError, LeaseVoid, RunnerControlPlane
+from sandyard_api.jobs.wire import (
+    ClaimRequest,
+    ImageJob,
+    ImageProgress,
+    ImageResult,
+    Job,
+    JobProgress,
+    JobResult,
+)
 from sandyard_runner.actions import Actions
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Runtime
@@ -17,6 +26,9 @@ FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 5.0
 FINISH_SECONDS = 120.0
 """A result that cannot be told for this long is dropped; the job comes again, and is idempotent."""
+
+AnyJob = Job | ImageJob
+AnyResult = JobResult | ImageResult
 
 log = structlog.get_logger(__name__)
 
@@ -39,28 +51,30 @@ class Backoff:
 
 
 class JobLoop:
-    """Claims and does jobs, at the most `max_parallel` at a time and one at a time per sandbox."""
+    """Claims and does jobs, at the most `max_parallel` at a time and one at a time per sandbox or snapshot."""
 
     def __init__(
         self,
         *,
         runner_id: str,
         runtime: Runtime,
-        control_plane: ControlPlane,
+        control_plane: RunnerControlPlane,
         registry: Registry,
         observer: Observer,
+        images: ImageWork,
         clock: Clock,
         max_parallel: int,
     ) -> None:
         self._runner_id = runner_id
         self._control_plane = control_plane
+        self._images = images
         self._clock = clock
         self._max_parallel = max_parallel
         self._working: dict[str, asyncio.Task[None]] = {}
         self._free = asyncio.Event()
         self._ended_jobs = 0
         self._last_ended: dict[str, int] = {}
-        self._actions = Actions(runtime, control_plane, registry, observer)
+        self._actions = Actions(runtime, control_plane, registry, observer, images)
 
     def mark(self) -> int:
         """A point in the order of jobs, for `touched_since`."""
@@ -99,33 +113,34 @@ class JobLoop:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take(self, job: Job) -> None:
-        sandbox_id = job.spec.sandbox_id
-        earlier = self._working.get(sandbox_id)
-        task = asyncio.create_task(self._work_after(earlier, job), name=f"{job.kind.value} {sandbox_id}")
-        self._working[sandbox_id] = task
-        task.add_done_callback(lambda done: self._release(sandbox_id, done))
+    def _take(self, job: AnyJob) -> None:
+        key = _key(job)
+        earlier = self._working.get(key)
+        task = asyncio.create_task(self._work_after(earlier, job), name=f"{_title(job)} {key}")
+        self._working[key] = task
+        task.add_done_callback(lambda done: self._release(key, done))
 
-    def _release(self, sandbox_id: str, done: asyncio.Task[None]) -> None:
-        if self._working.get(sandbox_id) is done:
-            del self._working[sandbox_id]
-        self._last_ended[sandbox_id] = self._ended_jobs
+    def _release(self, key: str, done: asyncio.Task[None]) -> None:
+        if self._working.get(key) is done:
+            del self._working[key]
+        self._last_ended[key] = self._ended_jobs
         self._ended_jobs += 1
         self._free.set()
         if not done.cancelled() and (error := done.exception()) is not None:
-            log.error("job_broke", sandbox_id=sandbox_id, exc_info=error)
+            log.error("job_broke", subject_id=key, exc_info=error)
 
-    async def _work_after(self, earlier: asyncio.Task[None] | None, job: Job) -> None:
+    async def _work_after(self, earlier: asyncio.Task[None] | None, job: AnyJob) -> None:
         if earlier is not None:
             # A second job of a sandbox is only handed out when the lease of the first is void.
             earlier.cancel()
             await asyncio.gather(earlier, return_exceptions=True)
-        with structlog.contextvars.bound_contextvars(sandbox_id=job.spec.sandbox_id, job_id=job.id):
+        subject = "snapshot_id" if isinstance(job, ImageJob) else "sandbox_id"
+        with structlog.contextvars.bound_contextvars(**{subject: _key(job)}, job_id=job.id):
             await self._work(job)
 
-    async def _work(self, job: Job) -> None:
+    async def _work(self, job: AnyJob) -> None:
         started = self._clock.monotonic()
-        action = asyncio.create_task(self._actions.act(job))
+        action = asyncio.create_task(self._act(job))
         lease = asyncio.create_task(self._keep_lease(job))
         try:
             await asyncio.wait((action, lease), return_when=asyncio.FIRST_COMPLETED)
@@ -133,7 +148,7 @@ class JobLoop:
                 raise LeaseVoid(job.id)
             result = action.result()
         except LeaseVoid:
-            log.info("job_dropped", kind=job.kind.value)  # somebody else decides now
+            log.info("job_dropped", kind=_title(job))  # somebody else decides now
             return
         finally:
             for task in (action, lease):
@@ -141,29 +156,49 @@ class JobLoop:
             await asyncio.gather(action, lease, return_exceptions=True)
         await self._finish(job, result)
         seconds = round(self._clock.monotonic() - started, 3)
-        log.info("job_done", kind=job.kind.value, ok=result.ok, reason=result.reason, seconds=seconds)
+        log.info("job_done", kind=_title(job), ok=result.ok, reason=result.reason, seconds=seconds)
 
-    async def _keep_lease(self, job: Job) -> None:
+    async def _act(self, job: AnyJob) -> AnyResult:
+        if isinstance(job, ImageJob):
+            return await self._images.act(job)
+        return await self._actions.act(job)
+
+    async def _keep_lease(self, job: AnyJob) -> None:
         """Extend the lease again and again; return when it is void."""
         while True:
             await self._clock.sleep(job.lease_seconds / 3)
             try:
-                await self._control_plane.progress(job.id, JobProgress(job.lease))
+                if isinstance(job, ImageJob):
+                    await self._control_plane.progress_image(job.id, ImageProgress(job.lease))
+                else:
+                    await self._control_plane.progress(job.id, JobProgress(job.lease))
             except LeaseVoid:
                 return
             except ControlPlaneError as error:
                 log.warning("lease_not_extended", reason=str(error))
 
-    async def _finish(self, job: Job, result: JobResult) -> None:
+    async def _finish(self, job: AnyJob, result: AnyResult) -> None:
         backoff = Backoff(self._clock)
         deadline = self._clock.monotonic() + FINISH_SECONDS
         while self._clock.monotonic() < deadline:
             try:
-                await self._control_plane.finish(job.id, result)
+                if isinstance(result, ImageResult):
+                    await self._control_plane.finish_image(job.id, result)
+                else:
+                    await self._control_plane.finish(job.id, result)
                 return
             except LeaseVoid:
-                log.info("result_not_wanted", kind=job.kind.value)
+                log.info("result_not_wanted", kind=_title(job))
                 return
             except ControlPlaneError as error:
                 log.warning("finish_failed", reason=str(error))
                 await backoff.pause()
+
+
+def _key(job: AnyJob) -> str:
+    """What only one job is done for at a time."""
+    return job.id if isinstance(job, ImageJob) else job.spec.sandbox_id
+
+
+def _title(job: AnyJob) -> str:
+    return "image" if isinstance(job, ImageJob) else job.kind.value

@@ -5,10 +5,11 @@ from collections.abc import Mapping
 
 import structlog
 
-from sandyard_api.jobs.client import ControlPlane
+from sandyard_api.jobs.client import RunnerControlPlane
 from sandyard_api.jobs.wire import Wanted
 from sandyard_api.sandboxes.states import Desired, Observed
 from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import JobLoop
 from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.registry import Registry
@@ -37,11 +38,12 @@ class Reconciler:
         *,
         runner_id: str,
         runtime: Runtime,
-        control_plane: ControlPlane,
+        control_plane: RunnerControlPlane,
         registry: Registry,
         observer: Observer,
         observations: Observations,
         jobs: JobLoop,
+        images: ImageWork,
     ) -> None:
         self._runner_id = runner_id
         self._runtime = runtime
@@ -50,6 +52,7 @@ class Reconciler:
         self._observer = observer
         self._observations = observations
         self._jobs = jobs
+        self._images = images
         self._running = asyncio.Lock()
 
     async def run_once(self) -> None:
@@ -65,6 +68,7 @@ class Reconciler:
                 # What a job changed after `present` was asked for is newer than what we know.
                 if not item.has_job and not self._jobs.touched_since(sandbox_id, mark):
                     await self._repair(item, present.get(sandbox_id))
+            await self._images.remove_unwanted()
 
     async def _remove_orphans(self, present: Mapping[str, Present], wanted: Mapping[str, Wanted]) -> None:
         for sandbox_id in present.keys() - wanted.keys():

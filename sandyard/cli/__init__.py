@@ -14,6 +14,7 @@ COMMANDS = {
     "ls": "sandyard.cli.ls",
     "logs": "sandyard.cli.logs",
     "doctor": "sandyard.cli.doctor",
+    "trust": "sandyard.cli.trust",
     "api": "sandyard.cli.parts",
     "runner": "sandyard.cli.parts",
     "proxy": "sandyard.cli.parts",

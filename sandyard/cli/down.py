@@ -17,7 +17,17 @@ from sandyard.runtimes import remove_everything
 from sandyard.settings import Settings
 
 WAIT_SECONDS = 60
-STATE = ("sandboxes", "doors", "bundles", "sandyard.db", "sandyard.db-wal", "sandyard.db-shm", "running.json")
+STATE = (
+    "sandboxes",
+    "doors",
+    "bundles",
+    "objects",
+    "builds",
+    "sandyard.db",
+    "sandyard.db-wal",
+    "sandyard.db-shm",
+    "running.json",
+)
 """What we made in the data directory, beside the keys."""
 KEYS = ("api-key", "internal-token", "encryption-key", "installation")
 

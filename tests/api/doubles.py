@@ -4,15 +4,29 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from sandyard_api.jobs.client import ControlPlane, LeaseVoid
-from sandyard_api.jobs.wire import ClaimRequest, Heartbeat, Job, JobKind, JobProgress, JobResult
+from sandyard_api.jobs.client import LeaseVoid, RunnerControlPlane
+from sandyard_api.jobs.wire import (
+    ClaimRequest,
+    Heartbeat,
+    ImageJob,
+    ImageProgress,
+    ImageResult,
+    ImageStep,
+    Job,
+    JobKind,
+    JobProgress,
+    JobResult,
+)
 from sandyard_api.sandboxes.states import Observed
 
 RUNNER_ID = "runner-1"
 
 Play = Callable[[Job], Sequence[JobProgress | JobResult]]
+PlayImage = Callable[[ImageJob], Sequence[ImageProgress | ImageResult | str]]
+"""What is reported of an image; text goes to the build log."""
 
 RESULTS = {
+    JobKind.COMMIT: Observed.STARTED,
     JobKind.CREATE: Observed.STARTED,
     JobKind.START: Observed.STARTED,
     JobKind.STOP: Observed.STOPPED,
@@ -52,13 +66,27 @@ def badly(job: Job) -> Sequence[JobProgress | JobResult]:
     return [JobResult(job.lease, ok=False, observed=Observed.ERROR, reason=f"cannot {job.kind.value}: no space left")]
 
 
+def image_well(job: ImageJob) -> Sequence[ImageProgress | ImageResult | str]:
+    """The image is there at once."""
+    done = ImageResult(job.lease, ok=True, size_bytes=3 << 29, entrypoint=("sleep", "infinity"))
+    return [ImageProgress(job.lease, ImageStep.PULLING), "pulled\n", done]
+
+
+def image_badly(job: ImageJob) -> Sequence[ImageProgress | ImageResult | str]:
+    """No image comes of it."""
+    reason = "cannot pull debian:12: no such host"
+    return [ImageProgress(job.lease, ImageStep.PULLING), f"{reason}\n", ImageResult(job.lease, ok=False, reason=reason)]
+
+
 class ScriptedRunner:
     """Claims jobs over the internal API and answers them as `play` says; keeps what it was asked."""
 
-    def __init__(self, control_plane: ControlPlane, runner_id: str = RUNNER_ID) -> None:
+    def __init__(self, control_plane: RunnerControlPlane, runner_id: str = RUNNER_ID) -> None:
         self._control_plane = control_plane
         self._runner_id = runner_id
         self.play: Play = well
+        self.play_image: PlayImage = image_well
+        self.image_jobs: list[ImageJob] = []
         self.jobs: list[Job] = []
         self.voided: list[str] = []
 
@@ -69,7 +97,12 @@ class ScriptedRunner:
 
     async def claim(self, wait_seconds: float = 0.0) -> Sequence[Job]:
         """Take jobs without answering them."""
-        jobs = await self._control_plane.claim(ClaimRequest(self._runner_id, wait_seconds=wait_seconds))
+        claimed = await self._control_plane.claim(ClaimRequest(self._runner_id, wait_seconds=wait_seconds))
+        for image_job in claimed:
+            if isinstance(image_job, ImageJob):
+                self.image_jobs.append(image_job)
+                await self.answer_image(image_job)
+        jobs = [job for job in claimed if isinstance(job, Job)]
         self.jobs.extend(jobs)
         return jobs
 
@@ -83,6 +116,17 @@ class ScriptedRunner:
                     await self._control_plane.finish(job.id, step)
         except LeaseVoid:
             self.voided.append(job.id)
+
+    async def answer_image(self, job: ImageJob) -> None:
+        """Report what the script for images says."""
+        with suppress(LeaseVoid):
+            for step in self.play_image(job):
+                if isinstance(step, ImageProgress):
+                    await self._control_plane.progress_image(job.id, step)
+                elif isinstance(step, str):
+                    await self._control_plane.append_build_log(job.id, step)
+                else:
+                    await self._control_plane.finish_image(job.id, step)
 
     async def work_once(self) -> int:
         """Answer what is there now; how many jobs that were."""

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sandyard_api.errors import BadRequest
-from sandyard_api.sandboxes.requests import image_of
+from sandyard_api.snapshots.images import check_dockerfile, plain_image
 from tests.api.conftest import World
 
 BUILD = {"dockerfileContent": "FROM debian:12\n"}
@@ -44,31 +44,26 @@ async def test_what_cannot_be_is_refused_in_the_platforms_words(world: World) ->
 
 
 def test_a_dockerfile_starts_with_an_image() -> None:
-    for text in ("RUN true", "FROM ${BASE}", "FROM", "FROMdebian"):
+    for text in ("RUN true", "FROM", "FROMdebian", "FROM\nRUN x", "RUN true\nFROM debian"):
         with pytest.raises(BadRequest, match="must start with FROM and an image"):
-            image_of(text, [])
-
-
-async def test_more_than_one_line_is_said_to_come_later(world: World) -> None:
-    body = {"buildInfo": {"dockerfileContent": "FROM debian:12\nRUN apt-get update\n"}}
-    answer = await world.client.call("POST", "/sandbox", body)
-    assert answer.status == 501
-    assert answer.json["message"] == (
-        "Declarative builds are not supported yet: buildInfo takes a single `FROM image` line. "
-        "The next line is 'RUN apt-get update'"
-    )
+            check_dockerfile(text)
+    for text in ("FROM x", "# syntax=x\nARG BASE=debian\nFROM ${BASE}", "from x AS y\nFROM z\nCOPY --from=y a b"):
+        check_dockerfile(text)
 
 
 @pytest.mark.parametrize(
     ("text", "image"),
     [
         ("FROM debian:12", "debian:12"),
-        ("\n# syntax\nfrom  ghcr.io/a/b@sha256:00  \n", "ghcr.io/a/b@sha256:00"),
+        ("\n# syntax\nfrom  ghcr.io/a/b@sha256:" + "0" * 64 + "  \n", "ghcr.io/a/b@sha256:" + "0" * 64),
         ("FROM --platform=linux/amd64 alpine AS base\n", "alpine"),
+        ("FROM localhost:5000/a/b:c", "localhost:5000/a/b:c"),
+        ("FROM ${BASE}", None),
+        ("FROM debian:12\nRUN true", None),
     ],
 )
-def test_a_single_from_line_is_an_image(text: str, image: str) -> None:
-    assert image_of(text, []) == image
+def test_a_single_from_line_is_an_image(text: str, image: str | None) -> None:
+    assert plain_image(text) == image
 
 
 async def test_an_image_may_come_with_resources(world: World) -> None:

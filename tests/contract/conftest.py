@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import docker
@@ -32,7 +33,13 @@ def _param(name: str) -> object:
 @pytest.fixture(scope="session")
 def sandyard(request: pytest.FixtureRequest) -> Iterator[Instance]:
     """A Sandyard started by `sandyard up` for this combination; its end must be clean."""
-    combination: Combination = request.param
+    with running(request.param) as instance:
+        yield instance
+
+
+@contextmanager
+def running(combination: Combination, prepare: Callable[[Path], None] | None = None) -> Iterator[Instance]:
+    """A Sandyard of that combination; `prepare` gets its data directory before it starts."""
     if combination.runtime == "docker":
         _need_docker()
     extra: list[str] = []
@@ -49,6 +56,8 @@ def sandyard(request: pytest.FixtureRequest) -> Iterator[Instance]:
             redis = RedisServer.start_or_skip(folder)
             servers.append(redis)
             extra += ["--bus-url", redis.url]
+        if prepare is not None:
+            prepare(folder / "data")
         instance = start(combination, folder, *extra)
         try:
             yield instance

@@ -15,12 +15,14 @@ from sandyard.ids import SeededIds
 from sandyard_api.app import Services, build_services
 from sandyard_api.database import Database, open_database
 from sandyard_api.errors import Conflict
-from sandyard_api.jobs.client import LeaseVoid, UnknownRoute
+from sandyard_api.jobs.client import LeaseVoid, UnknownContext, UnknownRoute
 from sandyard_api.jobs.models import JobRow, JobState
 from sandyard_api.jobs.wire import (
     ClaimRequest,
     CommandRecord,
     Heartbeat,
+    ImageProgress,
+    ImageResult,
     Job,
     JobProgress,
     JobResult,
@@ -37,6 +39,7 @@ from sandyard_api.sealing.service import Seal
 from sandyard_api.timers import Timers
 from sandyard_migrations.upgrade import upgrade
 from sandyard_runner.actions import Actions
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import JobLoop
 from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.reconcile import Reconciler
@@ -54,7 +57,19 @@ class DirectControlPlane:
 
     async def claim(self, request: ClaimRequest) -> Sequence[Job]:
         with self._services.job_hints.watch(request.runner_id) as watch:
-            return await self._services.dispatch.claim(request, watch, lambda: False)
+            return (await self._services.dispatch.claim(request, watch, lambda: False)).jobs
+
+    async def progress_image(self, job_id: str, progress: ImageProgress) -> None:
+        await _void(self._services.snapshot_work.progress(job_id, progress))
+
+    async def finish_image(self, job_id: str, result: ImageResult) -> None:
+        await _void(self._services.snapshot_work.finish(job_id, result))
+
+    async def wanted_images(self) -> Sequence[str]:
+        return await self._services.dispatch.wanted_images()
+
+    async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
+        raise UnknownContext(context_hash)
 
     async def progress(self, job_id: str, progress: JobProgress) -> None:
         await _void(self._services.dispatch.progress(job_id, progress))
@@ -175,7 +190,9 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
         seal = Seal(Fernet.generate_key().decode())
         options = ControlPlaneOptions("key", "token", "", wait_seconds=0.0)
         services = build_services(database, MemoryBus(), seal, clock=clock, ids=ids, options=options)
+        await services.snapshots.keep_general()
         plane, runtime = DirectControlPlane(services), MemoryRuntime(Path("/nonexistent"))
+        images = ImageWork(runtime, plane)
         registry, observations = Registry(runtime), Observations(plane, clock)
         observer = DeafObserver(
             runtime=runtime, control_plane=plane, registry=registry, observations=observations, clock=clock
@@ -186,6 +203,7 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
             control_plane=plane,
             registry=registry,
             observer=observer,
+            images=images,
             clock=clock,
             max_parallel=1,
         )
@@ -197,16 +215,18 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
             observer=observer,
             observations=observations,
             jobs=jobs,
+            images=images,
         )
         timers = Timers(
             database,
             clock,
             sandboxes=services.sandboxes,
             announcer=services.announcer,
+            snapshot_work=services.snapshot_work,
             period_seconds=1e9,
             destroyed_hours=24.0,
         )
-        actions = Actions(runtime, plane, registry, observer)
+        actions = Actions(runtime, plane, registry, observer, images)
         whole = Whole(
             database, services, timers, clock, runtime, organization_id, plane, actions, observations, reconciler
         )

@@ -4,12 +4,16 @@ import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 
-from sandyard_api.jobs.client import ControlPlaneUnreachable, LeaseVoid, UnknownRoute
+from sandyard_api.jobs.client import ControlPlaneUnreachable, LeaseVoid, UnknownContext, UnknownRoute
 from sandyard_api.jobs.wire import (
     ClaimRequest,
     CommandRecord,
     Heartbeat,
+    ImageJob,
+    ImageProgress,
+    ImageResult,
     Job,
     JobKind,
     JobProgress,
@@ -49,10 +53,14 @@ class ScriptedControlPlane:
         self.commands: list[CommandRecord] = []
         self.heartbeats: list[Heartbeat] = []
         self.build_log = ""
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self.images: set[str] = set()
+        self.contexts: dict[str, bytes] = {}
+        self.image_progressed: list[ImageProgress] = []
+        self.image_results: dict[str, ImageResult] = {}
+        self._jobs: asyncio.Queue[Job | ImageJob] = asyncio.Queue()
         self._changed = asyncio.Condition()
 
-    def give(self, *jobs: Job) -> None:
+    def give(self, *jobs: Job | ImageJob) -> None:
         for job in jobs:
             self._jobs.put_nowait(job)
 
@@ -65,7 +73,7 @@ class ScriptedControlPlane:
         async with asyncio.timeout(timeout_seconds), self._changed:
             await self._changed.wait_for(condition)
 
-    async def claim(self, request: ClaimRequest) -> Sequence[Job]:
+    async def claim(self, request: ClaimRequest) -> Sequence[Job | ImageJob]:
         await self._check()
         jobs = [await self._jobs.get()]
         while len(jobs) < request.limit and not self._jobs.empty():
@@ -81,6 +89,26 @@ class ScriptedControlPlane:
         await self._check(job_id)
         self.results[job_id] = result
         await self._tell()
+
+    async def progress_image(self, job_id: str, progress: ImageProgress) -> None:
+        await self._check(job_id)
+        self.image_progressed.append(progress)
+        await self._tell()
+
+    async def finish_image(self, job_id: str, result: ImageResult) -> None:
+        await self._check(job_id)
+        self.image_results[job_id] = result
+        await self._tell()
+
+    async def wanted_images(self) -> Sequence[str]:
+        await self._check()
+        return list(self.images)
+
+    async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
+        await self._check()
+        if context_hash not in self.contexts:
+            raise UnknownContext(f"the build context {context_hash} is not in the object storage")
+        await asyncio.to_thread(target.write_bytes, self.contexts[context_hash])
 
     async def observe(self, observations: Sequence[Observation]) -> None:
         await self._check()

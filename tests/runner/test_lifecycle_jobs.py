@@ -11,6 +11,7 @@ from sandyard_api.jobs.wire import Job, JobKind, JobResult, Resources, SandboxSp
 from sandyard_api.sandboxes.states import Desired, Observed
 from sandyard_runner.actions import Actions
 from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import PresentState
@@ -28,7 +29,7 @@ def actions(runtime: Any, control_plane: ScriptedControlPlane) -> Actions:
     observer = Observer(
         runtime=runtime, control_plane=control_plane, registry=registry, observations=observations, clock=clock
     )
-    return Actions(runtime, control_plane, registry, observer)
+    return Actions(runtime, control_plane, registry, observer, ImageWork(runtime, control_plane))
 
 
 async def do(

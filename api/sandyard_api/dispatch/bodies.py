@@ -4,7 +4,7 @@ from datetime import datetime
 
 import msgspec
 
-from sandyard_api.jobs.wire import CommandRecord, Observation, SessionRecord
+from sandyard_api.jobs.wire import CommandRecord, ImageJob, Job, Observation, SessionRecord
 
 
 class Observations(msgspec.Struct):
@@ -30,3 +30,10 @@ class Activity(msgspec.Struct):
     """`POST /internal/activity`."""
 
     sandboxes: dict[str, datetime]
+
+
+class Claimed(msgspec.Struct):
+    """The answer of `POST /internal/jobs/claim`."""
+
+    jobs: list[Job] = []
+    image_jobs: list[ImageJob] = []

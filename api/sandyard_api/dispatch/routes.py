@@ -1,24 +1,43 @@
 """The internal API, as `jobs.wire` has it. Bodies are decoded against the wire's own classes."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote
 
 import msgspec
 from litestar import Router, get, post
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
+from litestar.response import Response, Stream
 
 from sandyard_api.access import AnyRequest
 from sandyard_api.api_keys.service import ApiKeys
-from sandyard_api.dispatch.bodies import Activity, Check, Observations, Records
+from sandyard_api.dispatch.bodies import Activity, Check, Claimed, Observations, Records
 from sandyard_api.dispatch.service import Dispatch
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.queue import ANY_RUNNER
-from sandyard_api.jobs.wire import ClaimRequest, Heartbeat, Job, JobProgress, JobResult, KeyGrant, Route, Wanted
+from sandyard_api.jobs.wire import (
+    ClaimRequest,
+    Heartbeat,
+    ImageProgress,
+    ImageResult,
+    JobProgress,
+    JobResult,
+    KeyGrant,
+    Route,
+    Wanted,
+)
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sessions.service import SessionRecords
+from sandyard_api.snapshots.build_logs import SnapshotLogs
+from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.storage.service import Contexts
 from sandyard_api.wakeups import Wakeups
+
+READ_BYTES = 1 << 18
 
 Message = TypeVar("Message")
 
@@ -32,14 +51,14 @@ async def body_as(request: AnyRequest, kind: type[Message]) -> Message:
 
 
 @post("/jobs/claim", status_code=200)
-async def claim(request: AnyRequest, dispatch: Given[Dispatch], job_hints: Given[Wakeups]) -> dict[str, list[Job]]:
+async def claim(request: AnyRequest, dispatch: Given[Dispatch], job_hints: Given[Wakeups]) -> Claimed:
     """Waits for work until the time asked for is over or the runner hangs up."""
     wanted = await body_as(request, ClaimRequest)
     with job_hints.watch(wanted.runner_id, ANY_RUNNER) as watch:
         gone = asyncio.create_task(_hung_up(request))
         gone.add_done_callback(lambda _: watch.wake())
         try:
-            return {"jobs": await dispatch.claim(wanted, watch, gone.done)}
+            return await dispatch.claim(wanted, watch, gone.done)
         finally:
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)
@@ -55,6 +74,42 @@ async def progress(request: AnyRequest, dispatch: Given[Dispatch], job_id: FromP
 async def finish(request: AnyRequest, dispatch: Given[Dispatch], job_id: FromPath[str]) -> None:
     """409 when the lease is void."""
     await dispatch.finish(job_id, await body_as(request, JobResult))
+
+
+@post("/image-jobs/{job_id:str}/progress", status_code=204)
+async def progress_image(request: AnyRequest, snapshot_work: Given[SnapshotWork], job_id: FromPath[str]) -> None:
+    """409 when the lease is void."""
+    await snapshot_work.progress(job_id, await body_as(request, ImageProgress))
+
+
+@post("/image-jobs/{job_id:str}/finish", status_code=204)
+async def finish_image(request: AnyRequest, snapshot_work: Given[SnapshotWork], job_id: FromPath[str]) -> None:
+    """409 when the lease is void."""
+    await snapshot_work.finish(job_id, await body_as(request, ImageResult))
+
+
+@get("/images")
+async def wanted_images(dispatch: Given[Dispatch]) -> dict[str, list[str]]:
+    """Built images that something may still be made from."""
+    return {"images": await dispatch.wanted_images()}
+
+
+@get("/contexts/{organization_id:str}/{context_hash:str}")
+async def read_context(
+    contexts: Given[Contexts], organization_id: FromPath[str], context_hash: FromPath[str]
+) -> Response[bytes]:
+    """The tar of a build context; 404 for one that is not there."""
+    path = await contexts.path(unquote(organization_id), unquote(context_hash))
+    return Stream(_content(path), media_type="application/x-tar")  # type: ignore[return-value]
+
+
+async def _content(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while chunk := await asyncio.to_thread(file.read, READ_BYTES):
+            yield chunk
+    finally:
+        await asyncio.to_thread(file.close)
 
 
 @post("/observations", status_code=204)
@@ -83,10 +138,14 @@ async def record(request: AnyRequest, sessions: Given[SessionRecords]) -> None:
     await sessions.record(told.sessions, told.commands)
 
 
-@post("/build-logs/{sandbox_id:str}", status_code=204)
-async def append_build_log(request: AnyRequest, build_log: Given[BuildLogs], sandbox_id: FromPath[str]) -> None:
-    """Text, appended."""
-    await build_log.append(sandbox_id, (await request.body()).decode(errors="replace"))
+@post("/build-logs/{subject_id:str}", status_code=204)
+async def append_build_log(
+    request: AnyRequest, build_log: Given[BuildLogs], snapshot_logs: Given[SnapshotLogs], subject_id: FromPath[str]
+) -> None:
+    """Text, appended to the log of a sandbox or snapshot."""
+    text = (await request.body()).decode(errors="replace")
+    if not await build_log.append(subject_id, text):
+        await snapshot_logs.append(subject_id, text)
 
 
 @get("/route/{sandbox_ref:str}")
@@ -119,6 +178,10 @@ ROUTER = Router(
         claim,
         progress,
         finish,
+        progress_image,
+        finish_image,
+        wanted_images,
+        read_context,
         observe,
         wanted_of,
         heartbeat,

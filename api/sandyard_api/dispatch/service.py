@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.database import Database
+from sandyard_api.dispatch.bodies import Claimed
 from sandyard_api.errors import Conflict, MovedMeanwhile, NotFound
 from sandyard_api.jobs import queue
 from sandyard_api.jobs.models import JobRow
 from sandyard_api.jobs.wire import (
     ClaimRequest,
+    ImageSource,
     Job,
     JobKind,
     JobProgress,
@@ -35,6 +37,8 @@ from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
 from sandyard_api.sealing.service import Seal, fingerprint
+from sandyard_api.snapshots.models import Snapshot
+from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.wakeups import Watch
 
 MAX_CLAIM = 32
@@ -72,6 +76,7 @@ class Dispatch:
         seal: Seal,
         runners: Runners,
         announcer: Announcer,
+        snapshot_work: SnapshotWork,
         lease_seconds: float,
     ) -> None:
         self._database = database
@@ -80,20 +85,22 @@ class Dispatch:
         self._seal = seal
         self._runners = runners
         self._announcer = announcer
+        self._snapshot_work = snapshot_work
         self._lease_seconds = lease_seconds
 
-    async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> list[Job]:
+    async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> Claimed:
         """Jobs for that runner, waiting for the first one; nothing is claimed for a runner that hung up."""
         self._runners.note_at_work()
         deadline = self._clock.monotonic() + request.wait_seconds
         while not is_gone():
-            if jobs := await self._claim_now(request):
-                return jobs
+            claimed = await self._claim_now(request)
+            if claimed.jobs or claimed.image_jobs:
+                return claimed
             left = deadline - self._clock.monotonic()
             if left <= 0:
                 break
             await watch.wait(min(left, RECHECK_SECONDS))
-        return []
+        return Claimed()
 
     async def progress(self, job_id: str, progress: JobProgress) -> None:
         """Extend a lease and note how far the work came. Raises `Conflict` when the lease is void."""
@@ -116,7 +123,7 @@ class Dispatch:
     async def finish(self, job_id: str, result: JobResult) -> None:
         """Close a job with its result. Raises `Conflict` when the lease is void."""
 
-        async def apply() -> list[Move]:
+        async def apply() -> tuple[list[Move], str | None]:
             now = self._clock.now()
             async with self._database.transaction() as db:
                 job = await queue.end(db, job_id, result.lease, at=now, ok=result.ok, reason=result.reason)
@@ -129,9 +136,14 @@ class Dispatch:
                 settled = await moves.settle(
                     db, seen.row if seen else row, cause=cause, at=now, **({} if seen else values)
                 )
-                return [move for move in (seen, settled) if move is not None]
+                made = None
+                if job.kind is JobKind.COMMIT and job.image is not None:
+                    made = await self._snapshot_work.end_from_sandbox(db, job.image, ok=result.ok, reason=cause)
+                return [move for move in (seen, settled) if move is not None], made
 
-        await self._announcer.moved(*await _repeat(apply))
+        done, snapshot_id = await _repeat(apply)
+        await self._snapshot_work.tell(snapshot_id)
+        await self._announcer.moved(*done)
 
     async def observe(self, observations: Sequence[Observation]) -> None:
         """Take in what was seen without having been asked. While a job is open, its result will tell instead."""
@@ -190,7 +202,18 @@ class Dispatch:
                     .values(last_activity_at=at)
                 )
 
-    async def _claim_now(self, request: ClaimRequest) -> list[Job]:
+    async def wanted_images(self) -> list[str]:
+        """Every built image that something may still be made from: what is in no list a runner may remove.
+
+        Sandboxes that are gone count until their record goes, so that a build that is asked for again soon is there.
+        """
+        async with self._database.reading() as db:
+            of_snapshots = await self._snapshot_work.wanted_images(db)
+            of_sandboxes = await db.scalars(select(Sandbox.image).where(Sandbox.image.is_not(None)).distinct())
+            return sorted({*of_snapshots, *(image for image in of_sandboxes if image is not None)})
+
+    async def _claim_now(self, request: ClaimRequest) -> Claimed:
+        limit = max(1, min(request.limit, MAX_CLAIM))
         async with self._database.transaction() as db:
             rows = await queue.claim(
                 db,
@@ -198,23 +221,35 @@ class Dispatch:
                 lease=self._ids.token(),
                 now=self._clock.now(),
                 lease_seconds=self._lease_seconds,
-                limit=max(1, min(request.limit, MAX_CLAIM)),
+                limit=limit,
             )
             jobs = []
             for row in rows:
                 sandbox = await db.get_one(Sandbox, row.sandbox_id)
                 if sandbox.runner_id is None:
                     sandbox.runner_id = request.runner_id
-                jobs.append(self._job(row, sandbox))
-        return jobs
+                jobs.append(self._job(row, sandbox, await self._source(db, row.kind, sandbox)))
+            images = await self._snapshot_work.claim(db, request.runner_id, limit=limit - len(jobs))
+        return Claimed(jobs, images)
 
-    def _job(self, row: JobRow, sandbox: Sandbox) -> Job:
+    async def _source(self, db: AsyncSession, kind: JobKind, row: Sandbox) -> ImageSource | None:
+        """How its image is to be had, for the kinds of job that may need to know."""
+        if kind not in (JobKind.CREATE, JobKind.RECOVER):
+            return None
+        snapshot = await db.get(Snapshot, row.snapshot_id) if row.snapshot_id is not None else None
+        if snapshot is not None:
+            return await self._snapshot_work.source(db, snapshot)
+        return await self._snapshot_work.source_of(
+            db, row.organization_id, row.image, dockerfile=row.dockerfile, context_hashes=row.context_hashes
+        )
+
+    def _job(self, row: JobRow, sandbox: Sandbox, source: ImageSource | None) -> Job:
         return Job(
             id=row.id,
             kind=row.kind,
             lease=row.lease or "",
             lease_seconds=self._lease_seconds,
-            spec=self._spec(sandbox),
+            spec=self._spec(sandbox, source),
             force=row.force,
             image=row.image,
             source_id=row.source_id,
@@ -222,7 +257,7 @@ class Dispatch:
             stay_stopped=row.stay_stopped,
         )
 
-    def _spec(self, row: Sandbox) -> SandboxSpec:
+    def _spec(self, row: Sandbox, source: ImageSource | None = None) -> SandboxSpec:
         return SandboxSpec(
             sandbox_id=row.id,
             organization_id=row.organization_id,
@@ -238,6 +273,8 @@ class Dispatch:
             memory_gib=row.memory_gib,
             disk_gib=row.disk_gib,
             network_block_all=row.network_block_all,
+            entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
+            source=source,
             owned_images=owned_images(row),
         )
 

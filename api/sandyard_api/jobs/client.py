@@ -6,12 +6,16 @@ ControlPlaneError
 ├── ControlPlaneRefused       an answer that the wire does not know
 ├── LeaseVoid                 somebody else has the job, or it is no longer wanted
 ├── UnknownRoute              no sandbox answers to that id, name or token
+├── UnknownContext            no build context of that hash
 └── BadKey                    no such API key
 ```
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from http import HTTPStatus
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 from urllib.parse import quote
@@ -24,6 +28,9 @@ from sandyard_api.jobs.wire import (
     ClaimRequest,
     CommandRecord,
     Heartbeat,
+    ImageJob,
+    ImageProgress,
+    ImageResult,
     Job,
     JobProgress,
     JobResult,
@@ -37,6 +44,7 @@ from sandyard_api.jobs.wire import (
 Answer = TypeVar("Answer")
 
 CALL_TIMEOUT_SECONDS = 10.0
+COPY_BYTES = 1 << 20
 
 
 class ControlPlaneError(Exception):
@@ -59,6 +67,10 @@ class UnknownRoute(ControlPlaneError):
     """No sandbox has that id, name or preview token."""
 
 
+class UnknownContext(ControlPlaneError):
+    """The control plane has no build context of that hash, or not any more."""
+
+
 class BadKey(ControlPlaneError):
     """The API key is unknown, revoked or expired."""
 
@@ -66,7 +78,7 @@ class BadKey(ControlPlaneError):
 class ControlPlane(Protocol):
     """What a runner and a proxy may ask. Every method raises `ControlPlaneUnreachable` and `ControlPlaneRefused`."""
 
-    async def claim(self, request: ClaimRequest) -> Sequence[Job]:
+    async def claim(self, request: ClaimRequest) -> Sequence[Job | ImageJob]:
         """Jobs under a lease of their own; empty when none came within `request.wait_seconds`."""
 
     async def progress(self, job_id: str, progress: JobProgress) -> None:
@@ -100,8 +112,29 @@ class ControlPlane(Protocol):
         """Tell the last use of sandboxes, `{sandbox_id: at}`; never moves one back."""
 
 
+class RunnerControlPlane(ControlPlane, Protocol):
+    """What a runner may ask besides, about images."""
+
+    async def progress_image(self, job_id: str, progress: ImageProgress) -> None:
+        """Extend the lease of an image job. Raises `LeaseVoid`."""
+
+    async def finish_image(self, job_id: str, result: ImageResult) -> None:
+        """End an image job. Raises `LeaseVoid`."""
+
+    async def wanted_images(self) -> Sequence[str]:
+        """Every built image that something may still be made from."""
+
+    async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
+        """Write the tar of a build context to `target`. Raises `UnknownContext`."""
+
+
 class _Jobs(msgspec.Struct):
     jobs: list[Job]
+    image_jobs: list[ImageJob] = []
+
+
+class _Images(msgspec.Struct):
+    images: list[str]
 
 
 class _WantedList(msgspec.Struct):
@@ -133,15 +166,40 @@ class HttpControlPlane:
             await self._session.close()
             self._session = None
 
-    async def claim(self, request: ClaimRequest) -> Sequence[Job]:
+    async def claim(self, request: ClaimRequest) -> Sequence[Job | ImageJob]:
         body = await self._call("POST", "/internal/jobs/claim", request, extra_seconds=request.wait_seconds)
-        return _decode(body, _Jobs).jobs
+        answer = _decode(body, _Jobs)
+        return [*answer.jobs, *answer.image_jobs]
 
     async def progress(self, job_id: str, progress: JobProgress) -> None:
         await self._call("POST", f"/internal/jobs/{_segment(job_id)}/progress", progress, errors={409: LeaseVoid})
 
     async def finish(self, job_id: str, result: JobResult) -> None:
         await self._call("POST", f"/internal/jobs/{_segment(job_id)}/finish", result, errors={409: LeaseVoid})
+
+    async def progress_image(self, job_id: str, progress: ImageProgress) -> None:
+        await self._call("POST", f"/internal/image-jobs/{_segment(job_id)}/progress", progress, errors={409: LeaseVoid})
+
+    async def finish_image(self, job_id: str, result: ImageResult) -> None:
+        await self._call("POST", f"/internal/image-jobs/{_segment(job_id)}/finish", result, errors={409: LeaseVoid})
+
+    async def wanted_images(self) -> Sequence[str]:
+        return _decode(await self._call("GET", "/internal/images"), _Images).images
+
+    async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
+        path = f"/internal/contexts/{_segment(organization_id)}/{_segment(context_hash)}"
+        deadline = aiohttp.ClientTimeout(total=None, sock_read=self._timeout_seconds)
+        try:
+            async with self._open().get(
+                URL(self._origin + path, encoded=True), headers=self._headers, timeout=deadline
+            ) as answer:
+                if answer.status == HTTPStatus.NOT_FOUND:
+                    raise UnknownContext(f"the build context {context_hash} is not in the object storage")
+                if answer.status != HTTPStatus.OK:
+                    raise ControlPlaneUnreachable(f"GET {path}: status {answer.status}")
+                await _save(answer.content, target)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ControlPlaneUnreachable(f"GET {path}: {type(error).__name__}: {error}") from error
 
     async def observe(self, observations: Sequence[Observation]) -> None:
         await self._call("POST", "/internal/observations", {"observations": list(observations)})
@@ -203,6 +261,15 @@ class HttpControlPlane:
             connector = aiohttp.UnixConnector(self._socket_path) if self._socket_path else None
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
+
+
+async def _save(content: aiohttp.StreamReader, target: Path) -> None:
+    file = await asyncio.to_thread(target.open, "wb")
+    try:
+        async for chunk in content.iter_chunked(COPY_BYTES):
+            await asyncio.to_thread(file.write, chunk)
+    finally:
+        await asyncio.to_thread(file.close)
 
 
 def _segment(value: str) -> str:

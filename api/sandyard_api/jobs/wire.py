@@ -7,14 +7,18 @@ Paths, relative to the internal base URL; every request carries `Authorization: 
 
 | method and path | body | answer |
 |---|---|---|
-| POST /internal/jobs/claim | `ClaimRequest` | `{"jobs": [Job]}`, waits up to `wait_seconds` for one |
+| POST /internal/jobs/claim | `ClaimRequest` | `{"jobs": [Job], "image_jobs": [ImageJob]}`, waits up to `wait_seconds` |
 | POST /internal/jobs/{id}/progress | `JobProgress` | 204, or 409 when the lease is void |
 | POST /internal/jobs/{id}/finish | `JobResult` | 204, or 409 when the lease is void |
+| POST /internal/image-jobs/{id}/progress | `ImageProgress` | 204, or 409 when the lease is void |
+| POST /internal/image-jobs/{id}/finish | `ImageResult` | 204, or 409 when the lease is void |
+| GET /internal/images | | `{"images": [str]}`, every built image that something may still be made from |
+| GET /internal/contexts/{organization_id}/{hash} | | the tar of a build context, 404 |
 | POST /internal/observations | `{"observations": [Observation]}` | 204 |
 | GET /internal/wanted/{runner_id} | | `{"sandboxes": [Wanted]}`, all that should exist on that runner |
 | POST /internal/runners/{runner_id}/heartbeat | `Heartbeat` | 204 |
 | POST /internal/sessions | `{"sessions": [SessionRecord], "commands": [CommandRecord]}` | 204 |
-| POST /internal/build-logs/{sandbox_id} | text, appended | 204 |
+| POST /internal/build-logs/{sandbox or snapshot id} | text, appended | 204 |
 | GET /internal/route/{sandbox id, name, preview token or signed preview's token} | | `Route`, 404 |
 | POST /internal/keys/check | `{"key": str}` | `KeyGrant`, 401 |
 | POST /internal/activity | `{"sandboxes": {sandbox_id: RFC 3339}}` | 204 |
@@ -33,6 +37,14 @@ CHANNEL_ROUTES = "routes"
 """Hint: whatever was known of a sandbox's route is stale. Payload: the sandbox id."""
 CHANNEL_KEYS = "keys"
 """Hint: a key was revoked. Payload: empty."""
+
+
+BUILD_REPOSITORY = "sandyard/build"
+"""Repository of images built from a Dockerfile; the tag is a hash of what they were built from."""
+SNAPSHOT_REPOSITORY = "sandyard/snapshot"
+"""Repository of images made from sandboxes for snapshots; the tag is the snapshot's id."""
+DEFAULT_IMAGE_NAMES = frozenset({"daytonaio/sandbox", "docker.io/daytonaio/sandbox"})
+"""Names of the vendor's default image, without a tag. The runtime's own default stands in for it."""
 
 
 class JobKind(StrEnum):
@@ -63,6 +75,30 @@ class Resources:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistryLogin:
+    """What a registry asks for, for images whose reference begins with `url`."""
+
+    url: str
+    """Host, port and path prefix, without a scheme."""
+    username: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """How an image is to be had."""
+
+    reference: str | None
+    """What it is called; `None` is the runtime's default."""
+    organization_id: str
+    dockerfile: str | None = None
+    """Build it from this when it is not there; `None` pulls it."""
+    context_hashes: tuple[str, ...] = ()
+    """Build contexts, each a tar that the control plane has."""
+    logins: tuple[RegistryLogin, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """Everything a runner needs to know of one sandbox; the same for each job of it."""
 
@@ -84,6 +120,10 @@ class SandboxSpec:
     memory_gib: int = 1
     disk_gib: int = 3
     network_block_all: bool = False
+    entrypoint: tuple[str, ...] | None = None
+    """What to run instead of the image's own entrypoint."""
+    source: ImageSource | None = None
+    """How to get the image; only with a job that may have to."""
     owned_images: tuple[str, ...] = ()
     """Images that were made for this sandbox alone and go with it."""
 
@@ -138,6 +178,45 @@ class JobResult:
     """Why, in words for the user; required when not `ok`."""
     recoverable: bool = False
     daemon_version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """An image to be made ready for a snapshot, held like a `Job`."""
+
+    id: str
+    """The snapshot's."""
+    lease: str
+    lease_seconds: float
+    source: ImageSource
+
+
+class ImageStep(StrEnum):
+    """How far an `ImageJob` has come."""
+
+    PULLING = "pulling"
+    BUILDING = "building"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageProgress:
+    """Extends the lease and, where `step` is given, tells what the work has come to."""
+
+    lease: str
+    step: ImageStep | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ImageResult:
+    """The end of an `ImageJob`. Applied only while the lease holds."""
+
+    lease: str
+    ok: bool
+    reason: str = ""
+    """Why, in words for the user; required when not `ok`."""
+    size_bytes: int | None = None
+    entrypoint: tuple[str, ...] | None = None
+    """The image's ENTRYPOINT and CMD as one command line."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.previews.schemas import PreviewUrl, PreviewWarning, SignedPreviewUrl
 from sandyard_api.previews.service import DEFAULT_SECONDS, Previews
-from sandyard_api.sandboxes.listing import Query
+from sandyard_api.queries import Query
 
 WRITE = [may("write:sandboxes")]
 SANDBOX_ITSELF = "/sandbox/{sandbox_ref:str}"

@@ -70,6 +70,11 @@ class Quotas:
             if asked > most:
                 raise BadRequest(f"{words}\n{MORE_PER_SANDBOX}")
 
+    async def check(self, db: AsyncSession, row: Sandbox) -> None:
+        """Whether a sandbox that is about to be written may be."""
+        self.check_size(cpu=row.cpu, memory=row.memory_gib, disk=row.disk_gib)
+        await self.check_room(db, row.organization_id, cpu=row.cpu, memory=row.memory_gib, disk=row.disk_gib)
+
     async def check_room(self, db: AsyncSession, organization_id: str, *, cpu: int, memory: int, disk: int) -> None:
         """Whether that much more fits beside what the organization uses."""
         limits, used = self.limits, await use(db, organization_id)

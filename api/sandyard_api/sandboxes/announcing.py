@@ -9,11 +9,13 @@ from sandyard.bus import Bus, BusError
 from sandyard_api.jobs.wire import CHANNEL_ROUTES
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.schemas import full
-from sandyard_api.sandboxes.states import SHOWN
+from sandyard_api.sandboxes.states import SHOWN, Shown
 from sandyard_api.wakeups import Wakeups
 
 CHANNEL_EVENTS = "events"
 """Every change, for the event sockets of every replica. Payload: `SandboxEvent` as JSON."""
+
+FAILED = (Shown.ERROR, Shown.BUILD_FAILED)
 
 log = structlog.get_logger()
 
@@ -76,6 +78,10 @@ def events_of(move: Move) -> list[SandboxEvent]:
     events = []
     old, new = SHOWN[move.before], SHOWN[row.observed, row.desired]
     if old is not new:
+        if new in FAILED and row.error_reason:
+            # The SDKs take nothing but the state from a change, and would raise without its reason; from this they take
+            # the whole record.
+            events.append(SandboxEvent("sandbox.created", row.organization_id, sandbox))
         events.append(SandboxEvent("sandbox.state.updated", row.organization_id, sandbox, old.value, new.value))
     if move.before[1] is not row.desired:
         events.append(

@@ -1,19 +1,17 @@
-"""What a pull or build says: kept, and followed until it is over."""
+"""What a sandbox's pull or build says: kept, and followed until it is over."""
 
 from collections.abc import AsyncIterator
 
 from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard_api.database import Database
+from sandyard_api.following import CHUNK_LIMIT, Chunks, follow
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox
 from sandyard_api.sandboxes.states import WAITING_FOR_IMAGE, Desired
 from sandyard_api.wakeups import Wakeups
-
-CHUNK_LIMIT = 256
-RECHECK_SECONDS = 5.0
-"""A hint may get lost; then the next piece comes that late."""
 
 
 class BuildLogs:
@@ -25,41 +23,34 @@ class BuildLogs:
         self._announcer = announcer
         self._changes = changes
 
-    async def append(self, sandbox_id: str, text: str) -> None:
-        """Add text; for a sandbox that is gone it is dropped. Counts as progress."""
+    async def append(self, sandbox_id: str, text: str) -> bool:
+        """Add text; for a sandbox that is gone it is dropped. Counts as progress. Whether there is such a sandbox."""
         now = self._clock.now()
         async with self._database.transaction() as db:
             row = await db.get(Sandbox, sandbox_id)
-            if row is None or not text:
-                return
-            row.progressed_at = now
-            # A NUL cannot be stored in PostgreSQL's text.
-            db.add(BuildLogChunk(sandbox_id=sandbox_id, at=now, text=text.replace("\x00", "\ufffd")))
+            if row is None:
+                return False
+            if text:
+                row.progressed_at = now
+                # A NUL cannot be stored in PostgreSQL's text.
+                db.add(BuildLogChunk(sandbox_id=sandbox_id, at=now, text=text.replace("\x00", "\ufffd")))
         await self._announcer.progressed(sandbox_id)
+        return True
 
-    async def read(self, sandbox_id: str, *, follow: bool) -> AsyncIterator[bytes]:
-        """The log so far; with `follow` also what comes, until the image is there or the attempt failed."""
-        last = 0
-        with self._changes.watch(sandbox_id) as watch:
-            while True:
-                async with self._database.reading() as db:
-                    row = await db.get(Sandbox, sandbox_id)
-                    chunks = (
-                        await db.execute(
-                            select(BuildLogChunk.number, BuildLogChunk.text)
-                            .where(BuildLogChunk.sandbox_id == sandbox_id, BuildLogChunk.number > last)
-                            .order_by(BuildLogChunk.number)
-                            .limit(CHUNK_LIMIT)
-                        )
-                    ).all()
-                for number, text in chunks:
-                    last = number
-                    yield text.encode()
-                if len(chunks) == CHUNK_LIMIT:
-                    continue
-                if not follow or row is None or not _is_growing(row):
-                    return
-                await watch.wait(RECHECK_SECONDS)
+    def read(self, sandbox_id: str, *, keep_on: bool) -> AsyncIterator[bytes]:
+        """The log so far; with `keep_on` also what comes, until the image is there or the attempt failed."""
+
+        async def look(db: AsyncSession, last: int) -> tuple[Chunks, bool]:
+            row = await db.get(Sandbox, sandbox_id)
+            found = await db.execute(
+                select(BuildLogChunk.number, BuildLogChunk.text)
+                .where(BuildLogChunk.sandbox_id == sandbox_id, BuildLogChunk.number > last)
+                .order_by(BuildLogChunk.number)
+                .limit(CHUNK_LIMIT)
+            )
+            return [(number, text) for number, text in found], row is not None and _is_growing(row)
+
+        return follow(self._database, self._changes, sandbox_id, look, keep_on=keep_on)
 
 
 def _is_growing(row: Sandbox) -> bool:

@@ -6,11 +6,12 @@ from litestar.di import NamedDependency as Given
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.queries import Query
 from sandyard_api.sandboxes.lineage import Lineage
-from sandyard_api.sandboxes.listing import Query
 from sandyard_api.sandboxes.presenting import Full, Presenter
 from sandyard_api.sandboxes.repairs import Repairs, Wish
 from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sandboxes.snapshotting import Snapshotting, read_snapshot_name
 from sandyard_api.validation import Fields, parse_json
 
 WRITE = [may("write:sandboxes")]
@@ -25,6 +26,19 @@ async def pause(
 ) -> Full:
     """pauseSandbox"""
     return present.full(await sandboxes.pause(grant.organization_id, key))
+
+
+@post("/{sandbox_ref:str}/snapshot", status_code=200, guards=[*WRITE, may("write:snapshots")])
+async def snapshot(
+    request: AnyRequest,
+    snapshotting: Given[Snapshotting],
+    grant: Given[KeyGrant],
+    present: Given[Presenter],
+    key: Given[str],
+) -> Full:
+    """createSandboxSnapshot"""
+    name = read_snapshot_name(parse_json(await request.body()))
+    return present.full(await snapshotting.snapshot(grant.organization_id, key, name))
 
 
 @post("/{sandbox_ref:str}/archive", status_code=200, guards=WRITE)
@@ -130,4 +144,4 @@ async def ancestors(
     return [present.full(row) for row in await lineage.ancestors(grant.organization_id, key)]
 
 
-HANDLERS = (pause, archive, back_up, recover, resize, fork, forks, parent, ancestors)
+HANDLERS = (pause, snapshot, archive, back_up, recover, resize, fork, forks, parent, ancestors)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qsl
 
 import msgspec
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
@@ -16,14 +15,14 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from sandyard_api.database import UNSTORABLE, Database
 from sandyard_api.errors import BadRequest
+from sandyard_api.queries import Query
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed, Shown
-from sandyard_api.validation import MAX_INTEGER, parse_time
+from sandyard_api.validation import MAX_INTEGER
 
 MAX_LIMIT = 200
 DEFAULT_LIMIT = 100
 MAX_UNPAGED = 1000
-BRACKETS = re.compile(r"\[\d*\]$")
 UNQUOTABLE = re.compile(r'["\\]')
 """What no JSON path of SQLite can hold."""
 CURSOR_KINDS: Mapping[str, type] = {"name": str, "lastActivityAt": datetime, "createdAt": datetime}
@@ -47,72 +46,6 @@ NUMBERED_SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
     "createdAt": Sandbox.created_at,
     "lastActivityAt": Sandbox.last_activity_at,
 }
-
-
-class Query:
-    """A query string with typed reads. `a=1&a=2`, `a[]=1`, `a[0]=1` and `a=1,2` all make a list."""
-
-    def __init__(self, query_string: bytes) -> None:
-        self._values: dict[str, list[str]] = {}
-        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
-        for name, value in pairs:
-            if UNSTORABLE.search(value):
-                raise BadRequest(f"{name} must not contain NUL characters")
-            self._values.setdefault(BRACKETS.sub("", name), []).append(value)
-
-    def text(self, name: str) -> str | None:
-        """The last value; an empty one is none."""
-        values = self._values.get(name)
-        return (values[-1] or None) if values else None
-
-    def texts(self, name: str) -> list[str]:
-        """Every value."""
-        return [part for value in self._values.get(name, ()) for part in value.split(",") if part]
-
-    def flag(self, name: str) -> bool | None:
-        """`true` or `false`."""
-        value = self.text(name)
-        if value is None:
-            return None
-        if value.lower() not in ("true", "false", "1", "0"):
-            raise BadRequest(f"{name} must be a boolean value")
-        return value.lower() in ("true", "1")
-
-    def number(self, name: str) -> float | None:
-        """A number; Go prints them as `1e+06`, where the plus may have become a space."""
-        value = self.text(name)
-        if value is None:
-            return None
-        try:
-            number = float(value.replace(" ", "+"))
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            raise BadRequest(f"{name} must be a number conforming to the specified constraints")
-        return number
-
-    def whole(self, name: str, default: int, *, minimum: int, maximum: int) -> int:
-        """A whole number in a range."""
-        number = self.number(name)
-        if number is None:
-            return default
-        if number < minimum:
-            raise BadRequest(f"{name} must not be less than {minimum}")
-        if number > maximum:
-            raise BadRequest(f"{name} must not be greater than {maximum}")
-        return int(number)
-
-    def time(self, name: str) -> datetime | None:
-        """A moment."""
-        value = self.text(name)
-        return None if value is None else parse_time(name, value)
-
-    def choice(self, name: str, choices: Sequence[str], default: str) -> str:
-        """One of some words."""
-        value = self.text(name) or default
-        if value not in choices:
-            raise BadRequest(f"{name} must be one of the following values: {', '.join(choices)}")
-        return value
 
 
 @dataclass(frozen=True, slots=True)

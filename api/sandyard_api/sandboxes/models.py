@@ -38,6 +38,11 @@ class Sandbox(Base):
     image: Mapped[str | None]
     dockerfile: Mapped[str | None]
     """The text a build was asked with; `image` is what came of it."""
+    context_hashes: Mapped[list[str]]
+    snapshot_id: Mapped[str | None]
+    """The snapshot's row, which may be gone by now."""
+    entrypoint: Mapped[list[str] | None]
+    """What the snapshot runs instead of its image's own."""
     user: Mapped[str | None]
     env: Mapped[dict[str, str]]
     labels: Mapped[dict[str, str]]

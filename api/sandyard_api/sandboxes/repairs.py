@@ -9,6 +9,7 @@ from sandyard.clock import Clock
 from sandyard_api.errors import BadRequest, Conflict
 from sandyard_api.jobs.queue import Order
 from sandyard_api.jobs.wire import JobKind, Resources
+from sandyard_api.quotas.service import Quotas
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.service import Sandboxes
@@ -38,9 +39,10 @@ class Wish:
 class Repairs:
     """Both take an organization and an id or name, and raise `NotFound` for what is not theirs."""
 
-    def __init__(self, sandboxes: Sandboxes, clock: Clock) -> None:
+    def __init__(self, sandboxes: Sandboxes, clock: Clock, quotas: Quotas) -> None:
         self._sandboxes = sandboxes
         self._clock = clock
+        self._quotas = quotas
 
     async def resize(self, organization_id: str, key: str, wish: Wish) -> Sandbox:
         """Ask for other limits; answers at once, `resizing`. Raises `BadRequest`, `Conflict`, `Unprocessable`."""
@@ -48,7 +50,9 @@ class Repairs:
         async def ask(db: AsyncSession, row: Sandbox) -> list[Move]:
             if (row.observed, row.desired, Request.RESIZE) in REQUESTS:
                 _check_resize(row, wish)
-            order = Order(JobKind.RESIZE, resources=_resources(row, wish))
+            wanted = _resources(row, wish)
+            self._quotas.check_size(cpu=wanted.cpu, memory=wanted.memory_gib, disk=wanted.disk_gib)
+            order = Order(JobKind.RESIZE, resources=wanted)
             return await self._sandboxes.ask(db, row, Request.RESIZE, cause="resize by a request", order=order)
 
         return await self._sandboxes.apply(organization_id, key, ask, wait=False)

@@ -1,10 +1,9 @@
 """What a create request may say: read, checked, and made into plain values. The messages are the platform's."""
 
-import re
 from dataclasses import dataclass
 
-from sandyard_api.database import UNSTORABLE
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
+from sandyard_api.snapshots.images import BuildRequest, check_dockerfile, read_build
 from sandyard_api.validation import Fields
 
 DEFAULT_AUTO_STOP_MINUTES = 15
@@ -13,7 +12,6 @@ MAX_AUTO_ARCHIVE_MINUTES = 43_200
 AUTO_DELETE_OFF = -1
 EXCLUSIVE = "At most one of autoStopInterval and autoPauseInterval may be non-zero"
 EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
-FROM_LINE = re.compile(r"FROM\s+(?:--platform=\S+\s+)?(?P<image>[^\s]+)(?:\s+AS\s+\S+)?", re.IGNORECASE)
 
 NOT_YET = {
     "volumes": "Volumes",
@@ -36,8 +34,8 @@ class NewSandbox:
 
     name: str | None
     snapshot: str | None
-    dockerfile: str | None
-    image: str | None
+    """Name or id; `None` with a build."""
+    build: BuildRequest | None
     user: str | None
     env: dict[str, str]
     labels: dict[str, str]
@@ -64,12 +62,10 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     stop, archive = fields.integer("autoStopInterval"), fields.integer("autoArchiveInterval")
     pause = fields.integer("autoPauseInterval")
     delete, ttl = fields.integer("autoDeleteInterval"), fields.integer("ttlMinutes", minimum=0)
-    dockerfile, hashes = _read_build(fields)
+    build = read_build(fields)
     fields.check()
-    _check_source(snapshot, dockerfile, resources)
+    _check_source(snapshot, build, resources)
     _check_target(target, region)
-    if dockerfile is None and snapshot and snapshot != default_snapshot:
-        raise BadRequest(f"Snapshot {snapshot} not found. Did you add it through the Daytona Dashboard?")
     check_interval("Auto-stop", stop)
     check_interval("Auto-archive", archive)
     check_interval("Auto-pause", pause)
@@ -77,9 +73,8 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     _refuse_what_is_missing(fields)
     return NewSandbox(
         name=name or None,
-        snapshot=None if dockerfile else default_snapshot,
-        dockerfile=dockerfile,
-        image=image_of(dockerfile, hashes) if dockerfile else None,
+        snapshot=None if build else snapshot or default_snapshot,
+        build=build,
         user=user or None,
         env=env,
         labels=labels,
@@ -116,44 +111,12 @@ def archive_minutes(minutes: int | None) -> int:
     return MAX_AUTO_ARCHIVE_MINUTES if minutes == 0 else min(minutes, MAX_AUTO_ARCHIVE_MINUTES)
 
 
-def image_of(dockerfile: str, context_hashes: list[str]) -> str:
-    """The image of a Dockerfile that is one `FROM` line. Raises `BadRequest` and `NotImplementedHere`."""
-    lines = [line.strip() for line in dockerfile.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines:
-        raise BadRequest("buildInfo.dockerfileContent must not be empty")
-    match = FROM_LINE.fullmatch(lines[0])
-    if match is None or "$" in match["image"]:
-        raise BadRequest(f"buildInfo.dockerfileContent must start with FROM and an image, not {lines[0][:100]!r}")
-    if len(lines) > 1 or context_hashes:
-        raise NotImplementedHere(
-            "Declarative builds are not supported yet: buildInfo takes a single `FROM image` line. "
-            f"The next line is {lines[1][:100]!r}"
-            if len(lines) > 1
-            else "Build contexts are not supported yet: buildInfo takes a single `FROM image` line."
-        )
-    return match["image"]
-
-
-def _read_build(fields: Fields) -> tuple[str | None, list[str]]:
-    build = fields.raw("buildInfo")
-    if build is None:
-        return None, []
-    if not isinstance(build, dict) or not isinstance(build.get("dockerfileContent"), str):
-        fields.complain("buildInfo.dockerfileContent must be a string")
-        return None, []
-    if UNSTORABLE.search(build["dockerfileContent"]):
-        fields.complain("buildInfo.dockerfileContent must not contain NUL characters")
-    hashes = build.get("contextHashes") or []
-    if not isinstance(hashes, list) or not all(isinstance(value, str) for value in hashes):
-        fields.complain("each value in buildInfo.contextHashes must be a string")
-    return build["dockerfileContent"], hashes
-
-
-def _check_source(snapshot: str | None, dockerfile: str | None, resources: dict[str, int | None]) -> None:
-    if dockerfile is not None and snapshot:
-        raise BadRequest("Cannot specify a snapshot when using a build info entry")
-    if dockerfile is None and any(resources.values()):
+def _check_source(snapshot: str | None, build: BuildRequest | None, resources: dict[str, int | None]) -> None:
+    if build is not None:
+        if snapshot:
+            raise BadRequest("Cannot specify a snapshot when using a build info entry")
+        check_dockerfile(build.dockerfile)
+    elif any(resources.values()):
         raise BadRequest("Cannot specify Sandbox resources when using a snapshot")
 
 

@@ -12,9 +12,10 @@ from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
+from sandyard_api.queries import Query
 from sandyard_api.sandboxes import lifecycle_routes
 from sandyard_api.sandboxes.build_logs import BuildLogs
-from sandyard_api.sandboxes.listing import Listing, Query
+from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.presenting import Full, Presenter
 from sandyard_api.sandboxes.requests import (
     AUTO_DELETE_OFF,
@@ -267,7 +268,7 @@ async def build_logs(
     """getBuildLogs"""
     row = await sandboxes.get(grant.organization_id, key)
     follow = bool(Query(request.scope["query_string"]).flag("follow"))
-    return Stream(build_log.read(row.id, follow=follow), media_type="text/plain; charset=utf-8")  # type: ignore[return-value]
+    return Stream(build_log.read(row.id, keep_on=follow), media_type="text/plain; charset=utf-8")  # type: ignore[return-value]
 
 
 def provide_presenter(request: AnyRequest) -> Presenter:

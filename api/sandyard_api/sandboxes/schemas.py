@@ -1,6 +1,5 @@
 """What clients see of a sandbox. Absent values are left out, as the platform does."""
 
-import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +8,7 @@ from msgspec import UNSET, UnsetType
 
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.states import SHOWN, Observed, Shown
+from sandyard_api.snapshots.images import DEFAULT_IMAGE_TITLE
 
 DEFAULT_USER = "daytona"
 
@@ -146,11 +146,10 @@ def full(row: Sandbox, toolbox_url: str) -> SandboxDto:
 def _build_info(row: Sandbox) -> BuildInfo | UnsetType:
     if row.dockerfile is None:
         return UNSET
-    digest = hashlib.sha256(row.dockerfile.encode()).hexdigest()
     return BuildInfo(
         dockerfile_content=row.dockerfile,
-        context_hashes=[],
+        context_hashes=row.context_hashes,
         created_at=row.created_at,
         updated_at=row.created_at,
-        snapshot_ref=f"daytona-{digest}:daytona",
+        snapshot_ref=row.image or DEFAULT_IMAGE_TITLE,
     )

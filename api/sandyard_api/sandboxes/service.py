@@ -18,12 +18,16 @@ from sandyard_api.quotas.service import Quotas
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
-from sandyard_api.sandboxes.images import archive_image, fork_image
+from sandyard_api.sandboxes.images import fork_image
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
+from sandyard_api.sandboxes.orders import order_of
 from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
 from sandyard_api.sandboxes.states import REQUESTS, SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
+from sandyard_api.snapshots.models import Snapshot
+from sandyard_api.snapshots.service import Snapshots
+from sandyard_api.storage.service import Contexts
 from sandyard_api.wakeups import Wakeups, Watch
 
 AT_REST = frozenset(
@@ -40,10 +44,12 @@ NEEDS = {
     Request.FORK: ("fork", "Forking"),
     Request.RESIZE: ("resize", "Resizing"),
     Request.ARCHIVE: ("archive", "Archiving"),
+    Request.SNAPSHOT: ("snapshot", "Making a snapshot"),
 }
 """What a runtime must be able to do for a request, and how clients are told that it cannot."""
 INHERITED = (
-    *("organization_id", "region", "runner_id", "snapshot", "dockerfile", "user", "env", "labels", "public"),
+    *("organization_id", "region", "runner_id", "snapshot", "snapshot_id", "dockerfile", "context_hashes"),
+    *("entrypoint", "user", "env", "labels", "public"),
     *("network_block_all", "cpu", "gpu", "memory_gib", "disk_gib", "auto_stop_minutes", "auto_pause_minutes"),
     *("auto_archive_minutes", "auto_delete_minutes", "auto_destroy_at", "daemon_version"),
 )
@@ -64,6 +70,8 @@ class Sandboxes:
         announcer: Announcer,
         changes: Wakeups,
         quotas: Quotas,
+        snapshots: Snapshots,
+        contexts: Contexts,
         region: str,
         wait_seconds: float,
     ) -> None:
@@ -75,24 +83,25 @@ class Sandboxes:
         self._announcer = announcer
         self._changes = changes
         self._quotas = quotas
+        self._snapshots = snapshots
+        self._contexts = contexts
         self._region = region
         self._wait_seconds = wait_seconds
 
     async def create(self, organization_id: str, wanted: NewSandbox) -> Sandbox:
         """Make one and wait until it runs, but not where an image has to be fetched: clients show that.
 
-        Raises `Conflict` for a name that is taken and `BadRequest` without a runner or beyond a limit.
+        Raises `Conflict` for a name that is taken, `BadRequest` without a runner, beyond a limit, and for a snapshot or
+        a build context that is not there.
         """
-        self._quotas.check_size(cpu=wanted.cpu, memory=wanted.memory_gib, disk=wanted.disk_gib)
+        if wanted.build is not None:
+            await self._contexts.require(organization_id, wanted.build.context_hashes)
         sandbox_id, deadline = self._ids.uuid(), self._clock.monotonic() + self._wait_seconds
         # A runner may be a moment later than we are; whoever asked in between shall not have to ask again.
         await self._runners.wait_for_one(deadline)
         with self._changes.watch(sandbox_id) as watch:
             try:
                 async with self._database.transaction() as db:
-                    await self._quotas.check_room(
-                        db, organization_id, cpu=wanted.cpu, memory=wanted.memory_gib, disk=wanted.disk_gib
-                    )
                     row = await self._insert(db, organization_id, sandbox_id, wanted)
             except IntegrityError as error:
                 raise Conflict(f"Sandbox with name {wanted.name} already exists") from error
@@ -261,9 +270,6 @@ class Sandboxes:
     async def insert_fork(self, db: AsyncSession, parent: Sandbox, name: str | None) -> Sandbox:
         """A row like the parent's and the job that makes it; raises `IntegrityError` for a name that is taken."""
         await self._check(db, parent, Request.FORK)
-        await self._quotas.check_room(
-            db, parent.organization_id, cpu=parent.cpu, memory=parent.memory_gib, disk=parent.disk_gib
-        )
         now, child_id = self._clock.now(), self._ids.uuid()
         child = Sandbox(
             **{column: getattr(parent, column) for column in INHERITED},
@@ -280,6 +286,7 @@ class Sandboxes:
             updated_at=now,
             last_activity_at=now,
         )
+        await self._quotas.check(db, child)
         db.add(child)
         await db.flush()
         moves.record(db, child, cause=f"forked from {parent.name} by a request", at=now)
@@ -308,38 +315,43 @@ class Sandboxes:
             await watch.wait(left)
 
     async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
-        row = self._new_row(organization_id, sandbox_id, wanted)
+        snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
+        row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
         now = row.created_at
+        await self._quotas.check(db, row)
         db.add(row)
         await db.flush()
         moves.record(db, row, cause="created by a request", at=now)
         self._order(db, row, Order(JobKind.CREATE), now)
-        if wanted.image is not None:
+        if wanted.build is not None:
             # Clients wait for at least one line.
-            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=f"Preparing image {wanted.image}\n"))
+            db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
         return row
 
-    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
+    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox, snapshot: Snapshot | None) -> Sandbox:
         now = self._clock.now()
-        ttl = wanted.ttl_minutes
+        ttl, build = wanted.ttl_minutes, wanted.build
         return Sandbox(
             id=sandbox_id,
             organization_id=organization_id,
             name=wanted.name or sandbox_id,
             region=self._region,
-            snapshot=wanted.snapshot,
-            image=wanted.image,
-            dockerfile=wanted.dockerfile,
+            snapshot=snapshot.name if snapshot else None,
+            snapshot_id=snapshot.id if snapshot else None,
+            image=snapshot.image if snapshot else build.image(organization_id) if build else None,
+            dockerfile=build.dockerfile if build else None,
+            context_hashes=list(build.context_hashes) if build else [],
+            entrypoint=snapshot.entrypoint if snapshot else None,
             user=wanted.user,
             env=wanted.env,
             labels=wanted.labels,
             public=wanted.public,
             network_block_all=wanted.network_block_all,
-            cpu=wanted.cpu,
+            cpu=(snapshot or wanted).cpu,
             gpu=0,
-            memory_gib=wanted.memory_gib,
-            disk_gib=wanted.disk_gib,
-            observed=Observed.PENDING_BUILD if wanted.dockerfile is not None else Observed.PENDING,
+            memory_gib=(snapshot or wanted).memory_gib,
+            disk_gib=(snapshot or wanted).disk_gib,
+            observed=Observed.PENDING_BUILD if build is not None else Observed.PENDING,
             desired=Desired.STARTED,
             progressed_at=now,
             recoverable=False,
@@ -361,25 +373,6 @@ class Sandboxes:
             "preview_token_sealed": self._seal.close(token),
             "door_secret_sealed": self._seal.close(self._ids.token(48)),
         }
-
-
-def order_of(row: Sandbox, asked: Request) -> Order | None:
-    """The job that a request makes of a sandbox in this state; `None` where nothing is to be done."""
-    match asked:
-        case Request.START if row.observed is Observed.STARTED:
-            return None
-        case Request.START if row.observed is Observed.PAUSED:
-            return Order(JobKind.RESUME)
-        case Request.START if row.desired is Desired.ARCHIVED:
-            return Order(JobKind.RESTORE, image=archive_image(row.id))
-        case Request.ARCHIVE:
-            return Order(JobKind.ARCHIVE, image=archive_image(row.id))
-        case Request.RECOVER | Request.RECOVER_STOPPED:
-            source = row.parent_id if row.image == fork_image(row.id) else None
-            stay = asked is Request.RECOVER_STOPPED
-            return Order(JobKind.RECOVER, image=row.archive_image, source_id=source, stay_stopped=stay)
-        case _:
-            return Order(JobKind(asked.value))
 
 
 async def find(db: AsyncSession, organization_id: str, key: str, *, living: bool = False) -> Sandbox:

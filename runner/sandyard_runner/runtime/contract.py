@@ -3,14 +3,14 @@
 Its conformance suite is `tests/conformance/test_runtime.py`.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from sandyard_api.jobs.wire import Resources, SandboxSpec
+from sandyard_api.jobs.wire import RegistryLogin, Resources, SandboxSpec
 from sandyard_runner.wire import Capability
 
 ProgressReport = Callable[[str], None]
@@ -47,6 +47,24 @@ class RuntimeEvent:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class ImageFacts:
+    """What a runtime knows of an image that it has."""
+
+    size_bytes: int | None = None
+    entrypoint: Sequence[str] = ()
+    """ENTRYPOINT and CMD as one command line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """How to make an image that is not there."""
+
+    dockerfile: str
+    fetch_contexts: Callable[[Path], Awaitable[Sequence[Path]]]
+    """Writes the build contexts, tar files, into that directory; called only when there is something to build."""
+
+
 class Runtime(Protocol):
     """Holds sandboxes on one machine. Every method is idempotent by sandbox id: "already so" is success.
 
@@ -59,8 +77,24 @@ class Runtime(Protocol):
     def capabilities(self) -> Sequence[Capability]:
         """What is enforced and what is not."""
 
-    async def ensure_image(self, image: str | None, report: ProgressReport) -> None:
-        """Make the image usable, pulling it if needed; `None` is the default snapshot."""
+    async def ensure_image(
+        self,
+        image: str | None,
+        report: ProgressReport,
+        *,
+        build: Build | None = None,
+        logins: Sequence[RegistryLogin] = (),
+    ) -> ImageFacts:
+        """Make the image usable: build it if needed where `build` says how, else pull it; `None` is the default one.
+
+        Nothing of an attempt that failed stays.
+        """
+
+    async def built_images(self) -> Sequence[str]:
+        """The images of this installation's builds and snapshots that nobody asked for just now."""
+
+    async def remove_build(self, image: str) -> None:
+        """Remove one of them; one that is in use, or not there, is left alone."""
 
     async def create(self, spec: SandboxSpec) -> None:
         """Make the sandbox, stopped. Its files live until `remove`."""

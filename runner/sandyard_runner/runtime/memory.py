@@ -7,9 +7,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandyard_api.jobs.wire import Resources, SandboxSpec
+from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, RegistryLogin, Resources, SandboxSpec
 from sandyard_runner.errors import NotPresent, RuntimeFailure
-from sandyard_runner.runtime.contract import Present, PresentState, ProgressReport, RuntimeEvent
+from sandyard_runner.runtime.contract import (
+    Build,
+    ImageFacts,
+    Present,
+    PresentState,
+    ProgressReport,
+    RuntimeEvent,
+)
 from sandyard_runner.wire import Capability, Enforcement
 
 
@@ -35,6 +42,8 @@ class MemoryRuntime:
         """What `commit` made and `remove_image` did not take away."""
         self._failures: defaultdict[str, deque[RuntimeFailure]] = defaultdict(deque)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
+        self.builds: set[str] = set()
+        """Names of the images that were built."""
         self.calls: list[tuple[str, str]] = []
         """`(method, sandbox id or image)` of every call, in order."""
 
@@ -64,10 +73,30 @@ class MemoryRuntime:
     def door(self, sandbox_id: str) -> Path:
         return self._doors_dir / sandbox_id / "door.sock"
 
-    async def ensure_image(self, image: str | None, report: ProgressReport) -> None:
+    async def ensure_image(
+        self,
+        image: str | None,
+        report: ProgressReport,
+        *,
+        build: Build | None = None,
+        logins: Sequence[RegistryLogin] = (),
+    ) -> ImageFacts:
         self._called("ensure_image", image or "")
-        if image is not None:
+        if image is not None and build is not None and image not in self.builds:
+            for line in build.dockerfile.splitlines():
+                report(line)
+            self.builds.add(image)
+        elif image is not None:
             report(f"image {image} is there")
+        return ImageFacts(1 << 30, ("sleep", "infinity"))
+
+    async def built_images(self) -> Sequence[str]:
+        return sorted([*self.builds, *(image for image in self.images if image.startswith(SNAPSHOT_REPOSITORY))])
+
+    async def remove_build(self, image: str) -> None:
+        self._called("remove_build", image)
+        self.builds.discard(image)
+        self.images.discard(image)
 
     async def create(self, spec: SandboxSpec) -> None:
         self._called("create", spec.sandbox_id)

@@ -33,6 +33,7 @@ class Image:
     work_dir: str
     """Its WORKDIR; empty when it has none."""
     is_default: bool
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ def configuration(
         "User": spec.user or "",
         "Env": [f"{name}={value}" for name, value in _environment(spec, image).items()],
         "Labels": {LABEL_INSTALLATION: options.installation, LABEL_SANDBOX: spec.sandbox_id},
-        "Entrypoint": bundle.command(BUNDLE_MOUNT, *_daemon_arguments(image)),
+        "Entrypoint": bundle.command(BUNDLE_MOUNT, *_daemon_arguments(image, spec.entrypoint)),
         "Cmd": [],
         # An image's own would ask the daemon in words it does not know, or probe a service we do not start.
         "StopSignal": "SIGTERM",
@@ -125,18 +126,19 @@ def _environment(spec: SandboxSpec, image: Image) -> dict[str, str]:
     return ours | dict(spec.env)
 
 
-def _daemon_arguments(image: Image) -> list[str]:
+def _daemon_arguments(image: Image, entrypoint: Sequence[str] | None) -> list[str]:
     arguments = ["--door-dir", DOOR_MOUNT]
     if image.work_dir:
         arguments += ["--work-dir", image.work_dir]
-    return [*arguments, "--", *image.entrypoint] if image.entrypoint else arguments
+    program = entrypoint or image.entrypoint
+    return [*arguments, "--", *program] if program else arguments
 
 
 def read_image(reference: str, found: Mapping[str, Any], *, is_default: bool) -> Image:
     """What `docker inspect` of an image tells us."""
     config = found.get("Config") or {}
     command = [*(config.get("Entrypoint") or []), *(config.get("Cmd") or [])]
-    return Image(reference, command, config.get("WorkingDir") or "", is_default)
+    return Image(reference, command, config.get("WorkingDir") or "", is_default, found.get("Size"))
 
 
 def read_present(sandbox_id: str, found: Mapping[str, Any]) -> Present:

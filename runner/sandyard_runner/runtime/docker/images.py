@@ -1,23 +1,39 @@
 """Images: pulled when missing, ours built from the package, and refused when they are for another machine."""
 
 import asyncio
+import contextlib
 import hashlib
 import io
+import re
 import tarfile
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
 from docker.utils import parse_repository_tag
 
+from sandyard_api.jobs.wire import BUILD_REPOSITORY, SNAPSHOT_REPOSITORY, RegistryLogin
 from sandyard_runner.daemon_bundle import ARCHITECTURES
 from sandyard_runner.errors import RuntimeFailure, Unsupported
-from sandyard_runner.runtime.contract import ProgressReport
+from sandyard_runner.runtime.contract import Build, ProgressReport
+from sandyard_runner.runtime.docker.builds import (
+    discard_layers,
+    login_for,
+    names_default_image,
+    prepared,
+    start_build,
+)
 from sandyard_runner.runtime.docker.container import Image, read_image
 from sandyard_runner.runtime.docker.engine import Api, Engine, Item
-from sandyard_runner.runtime.docker.failures import Missing
-from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, DockerOptions
+from sandyard_runner.runtime.docker.failures import Conflict, Missing
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE, LABEL_INSTALLATION, DockerOptions
 
+FRESH_SECONDS = 600.0
+"""An image that was asked for that lately is not offered for removal: a sandbox may be about to be made from it."""
+OF_SNAPSHOTS = (f"{BUILD_REPOSITORY}:", f"{SNAPSHOT_REPOSITORY}:")
+STEP = re.compile(r"Step \d+/\d+ : (\w+)")
+LAYER = re.compile(r"---> ([0-9a-f]{12})")
 REPOSITORY = "sandyard/sandbox"
 STAGE = "slim"
 """What the default snapshot is made from."""
@@ -33,25 +49,72 @@ class Images:
         self._engine = engine
         self._options = options
         self._arch = arch
+        self._asked_for: dict[str, float] = {}
+        """`{reference: monotonic seconds}` of the last time that it was made usable."""
         self._fetching: dict[str, asyncio.Lock] = {}
 
     def default(self) -> str:
         """Reference of the default snapshot's image."""
         return self._options.default_image or own_reference()
 
-    async def ensure(self, image: str | None, report: ProgressReport) -> None:
-        """Make it usable: nothing to do when the engine has it, else pull it, or build ours. May be repeated and raced.
+    async def ensure(
+        self,
+        image: str | None,
+        report: ProgressReport,
+        build: Build | None = None,
+        logins: Sequence[RegistryLogin] = (),
+    ) -> Image:
+        """Make it usable: nothing to do when the engine has it, else build or pull it. May be repeated and raced.
 
         Raises `RuntimeFailure`, `Unsupported` for an image of another architecture.
         """
         reference = full_reference(image) if image else self.default()
         async with self._fetching.setdefault(reference, asyncio.Lock()):
-            if await self._find(reference) is None:
-                if (stage := own_stages().get(reference)) is not None:
-                    await self._build(reference, stage, report)
-                else:
-                    await self._pull(reference, report)
-        await self.inspect(image)
+            if await self._find(reference) is not None:
+                report(f"The image is there: {reference}")
+            elif (stage := own_stages().get(reference)) is not None:
+                await self._build(reference, stage, report)
+            elif build is not None:
+                await self._build_for_user(reference, build, logins, report)
+            else:
+                await self._pull(reference, login_for(reference, logins), report)
+            self._asked_for[reference] = time.monotonic()
+        return await self.inspect(image)
+
+    async def built(self) -> Sequence[str]:
+        """References of the images of builds and snapshots, but for those that were asked for just now."""
+        label = {"label": f"{LABEL_IMAGE}={self._options.installation}"}
+        found = await self._engine.call("list the images", lambda api: api.images(filters=label))
+        since = time.monotonic() - FRESH_SECONDS
+        tags = [tag for item in found for tag in item["RepoTags"] or [] if tag.startswith(OF_SNAPSHOTS)]
+        return [tag for tag in tags if self._asked_for.get(tag, since) <= since]
+
+    async def remove(self, reference: str) -> None:
+        """Remove an image and the layers only it has; one in use, or not there, is left alone."""
+        async with self._fetching.setdefault(reference, asyncio.Lock()):
+            with contextlib.suppress(Missing, Conflict):
+                await self._engine.call(f"remove {reference}", lambda api: api.remove_image(reference))
+            self._asked_for.pop(reference, None)
+        self._fetching.pop(reference, None)
+
+    async def _build_for_user(
+        self, reference: str, build: Build, logins: Sequence[RegistryLogin], report: ProgressReport
+    ) -> None:
+        default = None
+        if names_default_image(build.dockerfile):
+            await self.ensure(None, report)
+            default = self.default()
+        progress = Progress(report)
+        async with prepared(build, default, self._options) as context:
+            try:
+                await self._follow(
+                    "build the image",
+                    lambda api: start_build(api, context, reference, logins, self._options),
+                    progress,
+                )
+            except BaseException:
+                await discard_layers(self._engine, progress.layers)
+                raise
 
     async def inspect(self, image: str | None) -> Image:
         """What decides how its sandboxes start. Raises `RuntimeFailure`: `Missing`, `Unsupported` as for `ensure`."""
@@ -73,14 +136,15 @@ class Images:
         if found["Os"] != "linux" or arch != self._arch:
             raise Unsupported(f"image {reference} is for {found['Os']}/{arch}; this runner takes linux/{self._arch}")
 
-    async def _pull(self, reference: str, report: ProgressReport) -> None:
+    async def _pull(self, reference: str, login: dict[str, str] | None, report: ProgressReport) -> None:
         repository, tag = parse_repository_tag(reference)
         report(f"Pulling {reference}")
-        await self._follow(
-            f"pull {reference}",
-            lambda api: api.pull(repository, tag=tag, stream=True, decode=True, platform=f"linux/{self._arch}"),
-            Progress(report),
-        )
+
+        def pull(api: Api) -> Any:
+            options = {"platform": f"linux/{self._arch}", "auth_config": login}
+            return api.pull(repository, tag=tag, stream=True, decode=True, **options)
+
+        await self._follow(f"pull {reference}", pull, Progress(report))
 
     async def _build(self, reference: str, stage: str, report: ProgressReport) -> None:
         report(f"Building {reference}, one of Sandyard's own images (once)")
@@ -114,6 +178,9 @@ class Progress:
     def __init__(self, report: ProgressReport) -> None:
         self._report = report
         self._last: dict[str, str] = {}
+        self._in_from = True
+        self.layers: list[str] = []
+        """Ids of the layers that this build made, oldest first."""
         self.error: str | None = None
         """What the engine said went wrong; it does so in the stream, with status 200."""
 
@@ -122,12 +189,21 @@ class Progress:
         if error := item.get("error"):
             self.error = str(error).strip()
         elif text := str(item.get("stream", "")).strip():
+            self._note_layer(text)
             self._report(text)
         elif status := item.get("status"):
             layer = str(item.get("id", ""))
             if self._last.get(layer) != status:
                 self._last[layer] = str(status)
                 self._report(f"{layer}: {status}" if layer else str(status))
+
+    def _note_layer(self, text: str) -> None:
+        if match := STEP.match(text):
+            self._in_from = match[1].upper() == "FROM"
+        elif (match := LAYER.fullmatch(text)) and not self._in_from:
+            self.layers.append(match[1])
+        elif text.endswith("Using cache"):
+            self._in_from = True  # the layer that is named next is not this build's
 
 
 def full_reference(image: str) -> str:

@@ -98,8 +98,8 @@ async def _say_farewell(
 async def remove_everything(options: DockerOptions) -> list[str]:
     """Remove every container, network and volume that carries this installation's label, and the rules.
 
-    Gives one line for each thing removed. May be repeated. Images stay, as they are a
-    cache and carry no state, but for those that were made from sandboxes.
+    Gives one line for each thing removed. May be repeated. Of the images those go that builds or sandboxes were made
+    into; pulled ones and that of the default snapshot stay: they are a cache.
     """
     async with open_engine() as engine:
         own = await find_own_container(engine)

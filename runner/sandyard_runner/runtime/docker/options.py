@@ -33,6 +33,8 @@ class DockerOptions:
     """For building our own image where Debian's servers are not reachable directly."""
     oci_runtime: str | None = None
     """Another OCI runtime the engine knows, such as `runsc`; `None` is the engine's default."""
+    build_memory_bytes: int = 4 << 30
+    """Memory of one step of a build, without swap."""
     process_limit: int = 4096
     """Processes and threads a sandbox may have at once."""
     start_timeout_seconds: float = 60.0

@@ -10,11 +10,18 @@ from typing import Any
 import structlog
 from docker.errors import NotFound
 
-from sandyard_api.jobs.wire import SandboxSpec
+from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
 from sandyard_runner.doors import door_path, is_well, wait_until_daemon_answers
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure
-from sandyard_runner.runtime.contract import Present, PresentState, ProgressReport, RuntimeEvent
+from sandyard_runner.runtime.contract import (
+    Build,
+    ImageFacts,
+    Present,
+    PresentState,
+    ProgressReport,
+    RuntimeEvent,
+)
 from sandyard_runner.runtime.docker import door
 from sandyard_runner.runtime.docker.capabilities import capabilities
 from sandyard_runner.runtime.docker.container import HostPaths, configuration, exit_reason, read_present
@@ -66,12 +73,28 @@ class DockerRuntime(Keeping):
         """What is enforced and what is not."""
         return capabilities(rules_problem=self._rules.problem, oci_runtime=self._options.oci_runtime)
 
-    async def ensure_image(self, image: str | None, report: ProgressReport) -> None:
+    async def ensure_image(
+        self,
+        image: str | None,
+        report: ProgressReport,
+        *,
+        build: Build | None = None,
+        logins: Sequence[RegistryLogin] = (),
+    ) -> ImageFacts:
         """Make the image usable. Raises `RuntimeFailure`, `Unsupported` for one of another architecture."""
-        await self._images.ensure(image, report)
+        found = await self._images.ensure(image, report, build, logins)
         if self._rules.problem:
             # Our image may be the helper that was missing.
             await self._rules.apply()
+        return ImageFacts(found.size_bytes, found.entrypoint)
+
+    async def built_images(self) -> Sequence[str]:
+        """The images of users' builds, but for those asked for just now."""
+        return await self._images.built()
+
+    async def remove_build(self, image: str) -> None:
+        """Remove one of them."""
+        await self._images.remove(image)
 
     async def create(self, spec: SandboxSpec) -> None:
         """Make the container. One that is there under that name already is taken as it is."""

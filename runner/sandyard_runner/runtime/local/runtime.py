@@ -14,11 +14,18 @@ from typing import Any
 
 import structlog
 
-from sandyard_api.jobs.wire import SandboxSpec
+from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, RegistryLogin, SandboxSpec
 from sandyard_runner.daemon_bundle import ensure_bundle
 from sandyard_runner.doors import door_path, is_well, prepare_door, wait_until_daemon_answers
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
-from sandyard_runner.runtime.contract import Present, PresentState, ProgressReport, RuntimeEvent
+from sandyard_runner.runtime.contract import (
+    Build,
+    ImageFacts,
+    Present,
+    PresentState,
+    ProgressReport,
+    RuntimeEvent,
+)
 from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.capabilities import capability_table
 from sandyard_runner.runtime.local.cgroups import Group, Limits, find_limits
@@ -57,12 +64,33 @@ class LocalRuntime(Keeping):
     def door(self, sandbox_id: str) -> Path:
         return door_path(self._options.doors_dir, sandbox_id)
 
-    async def ensure_image(self, image: str | None, report: ProgressReport) -> None:
+    async def ensure_image(
+        self,
+        image: str | None,
+        report: ProgressReport,
+        *,
+        build: Build | None = None,
+        logins: Sequence[RegistryLogin] = (),
+    ) -> ImageFacts:
+        if build is not None:
+            raise Unsupported(
+                "the local runtime cannot build images: its sandboxes show this machine's own programs."
+                " Start Sandyard with --runtime docker for builds, or use the default snapshot and install what is"
+                " needed in the sandbox."
+            )
         if image is not None and not await self.has_image(image):
             raise Unsupported(
                 f"the local runtime has no images, so {image} cannot be used: its sandboxes show this machine's own"
                 " programs. Start Sandyard with --runtime docker for images."
             )
+        return ImageFacts()
+
+    async def built_images(self) -> Sequence[str]:
+        names = await asyncio.to_thread(self._layout.kept.names)
+        return [name for name in names if name.startswith(f"{SNAPSHOT_REPOSITORY}:")]
+
+    async def remove_build(self, image: str) -> None:
+        await self.remove_image(image)
 
     async def create(self, spec: SandboxSpec) -> None:
         await self.ensure_image(spec.image, lambda _: None)

@@ -1,0 +1,67 @@
+"""The registry operations of the public API."""
+
+from urllib.parse import unquote
+
+from litestar import Router, delete, get, patch, post
+from litestar.di import NamedDependency as Given
+from litestar.params import FromPath
+
+from sandyard_api.access import AnyRequest, may
+from sandyard_api.errors import Unavailable
+from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.registries.requests import read_new_registry, read_registry_changes
+from sandyard_api.registries.schemas import RegistryDto, registry_dto
+from sandyard_api.registries.service import Registries
+from sandyard_api.validation import parse_json
+
+WRITE = [may("write:registries")]
+DELETE = [may("delete:registries")]
+
+
+@post("/", status_code=201, guards=WRITE)
+async def create(request: AnyRequest, registries: Given[Registries], grant: Given[KeyGrant]) -> RegistryDto:
+    """createRegistry"""
+    wanted = read_new_registry(parse_json(await request.body()))
+    return registry_dto(await registries.create(grant.organization_id, wanted))
+
+
+@get("/")
+async def list_registries(registries: Given[Registries], grant: Given[KeyGrant]) -> list[RegistryDto]:
+    """listRegistries"""
+    return [registry_dto(row) for row in await registries.list(grant.organization_id)]
+
+
+@get("/registry-push-access", guards=WRITE)
+async def push_access() -> None:
+    """getTransientPushAccess"""
+    raise Unavailable(
+        "Sandyard has no registry of its own to push to. An image of this machine's Docker engine can be used by its"
+        " name (imageName of a snapshot); for others push to a registry and add its login (POST /api/docker-registry)"
+    )
+
+
+@get("/{registry_id:str}")
+async def read(registries: Given[Registries], grant: Given[KeyGrant], registry_id: FromPath[str]) -> RegistryDto:
+    """getRegistry"""
+    return registry_dto(await registries.get(grant.organization_id, unquote(registry_id)))
+
+
+@patch("/{registry_id:str}", guards=WRITE)
+async def change(
+    request: AnyRequest, registries: Given[Registries], grant: Given[KeyGrant], registry_id: FromPath[str]
+) -> RegistryDto:
+    """updateRegistry"""
+    wanted = read_registry_changes(parse_json(await request.body()))
+    return registry_dto(await registries.change(grant.organization_id, unquote(registry_id), wanted))
+
+
+@delete("/{registry_id:str}", status_code=204, guards=DELETE)
+async def remove(registries: Given[Registries], grant: Given[KeyGrant], registry_id: FromPath[str]) -> None:
+    """deleteRegistry"""
+    await registries.delete(grant.organization_id, unquote(registry_id))
+
+
+ROUTER = Router(
+    path="/api/docker-registry",
+    route_handlers=[create, list_registries, push_access, read, change, remove],
+)
