@@ -227,6 +227,8 @@ def test_a_resize_is_told_to_the_program(daemon: Daemon, screen: Screen) -> None
 
 
 def test_job_control_works(daemon: Daemon, screen: Screen) -> None:
+    screen.type("PS1='pro''mpt '\n")
+    screen.until(b"prompt ")
     screen.type("cat\n")
     eventually(lambda: running(daemon, "cat"))
     screen.type("echoed\n")
@@ -238,7 +240,8 @@ def test_job_control_works(daemon: Daemon, screen: Screen) -> None:
     screen.until(b"cat\r\n")
     screen.type("again\n")
     screen.until(b"again\r\n")
-    screen.type(b"\x03")  # Ctrl-C
+    screen.type(b"\x03")  # Ctrl-C, which also throws away what was typed behind it
+    screen.until(b"prompt ")
     assert screen.run("echo $?").endswith(b"130\r\n")
 
 
