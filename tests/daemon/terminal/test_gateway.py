@@ -24,7 +24,7 @@ from sandyard_daemon.gateway_client import (
 )
 from tests.contract.wire_client import Refused
 from tests.daemon.conftest import SECRET, Daemon, Starter, eventually
-from tests.daemon.test_terminals import lives, memory, open_files, tree
+from tests.daemon.terminal.screens import lives, memory, open_files, tree
 
 SECONDS = 30
 

@@ -1,119 +1,19 @@
 """Terminals over the door: one shell, several clients, and every end told."""
 
-import base64
-import contextlib
 import json
-import os
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.contract.wire_client import Refused, WebSocket
+from tests.contract.wire_client import Refused
 from tests.daemon.conftest import Daemon, Starter, eventually
-
-EXIT = "X-Daytona-Pty-Exit-Control"
-
-
-class Screen:
-    """A client of a terminal that keeps what it saw."""
-
-    def __init__(self, socket: WebSocket) -> None:
-        self.socket = socket
-        self.controls: list[dict[str, Any]] = []
-        self.seen = b""
-        self._messages = socket.messages(60)
-
-    def read(self) -> bool:
-        """One more message; false at the close."""
-        message = next(self._messages, None)
-        if message is None:
-            return False
-        if message.is_text:
-            self.controls.append(json.loads(message.data))
-        else:
-            self.seen += message.data
-        return True
-
-    def until(self, text: bytes) -> bytes:
-        """Read until the text was shown; what came before it."""
-        while text not in self.seen:
-            assert self.read(), self.seen[-500:]
-        before, _, self.seen = self.seen.partition(text)
-        return before
-
-    def rest(self) -> bytes:
-        """Everything to the close."""
-        while self.read():
-            pass
-        return self.seen
-
-    def type(self, text: str | bytes) -> None:
-        self.socket.send(text)
-
-    def run(self, command: str) -> bytes:
-        """Run a command and return what it printed; the typed line's echo does not hold the end marker."""
-        self.type(command + "; printf 'd%s\\n' one\n")
-        return self.until(b"done\r\n")
-
-
-def envs_token(envs: Any) -> str:
-    return "X-Daytona-Pty-Envs~" + base64.urlsafe_b64encode(json.dumps(envs).encode()).decode().rstrip("=")
-
-
-def open_screen(daemon: Daemon, name: str = "t", query: str = "", protocols: tuple[str, ...] = (EXIT,)) -> Screen:
-    """Create and connect, quiet: without prompt and line editing, so that a test sees what programs write."""
-    screen = Screen(daemon.websocket(f"/process/pty/create-connect?id={name}{query}", protocols))
-    screen.type("PS1=; PS2=; stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; printf 'rea%s\\n' dy\n")
-    screen.until(b"ready\r\n")
-    return screen
-
-
-def connect(daemon: Daemon, name: str = "t", protocols: tuple[str, ...] = (EXIT,)) -> Screen:
-    return Screen(daemon.websocket(f"/process/pty/{name}/connect", protocols))
+from tests.daemon.terminal.screens import EXIT, Screen, connect, envs_token, lives, open_screen, running, tree
 
 
 def refused(daemon: Daemon, path: str, protocols: tuple[str, ...] = ()) -> tuple[int, dict[str, Any]]:
     with pytest.raises(Refused) as caught:
         daemon.websocket(path, protocols)
     return caught.value.status, json.loads(caught.value.body)
-
-
-def open_files(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
-
-
-def tree(daemon: Daemon) -> list[int]:
-    """Every process below the daemon."""
-    parents: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                parents.setdefault(parent, []).append(int(entry.name))
-    found, ahead = [], [daemon.process.pid]
-    while ahead:
-        below = parents.get(ahead.pop(), [])
-        found += below
-        ahead += below
-    return found
-
-
-def lives(pid: int) -> bool:
-    """Whether it is there, and not only as a record that nobody has read."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
-
-
-@pytest.fixture
-def screen(daemon: Daemon) -> Iterator[Screen]:
-    """A terminal called `t`."""
-    screen = open_screen(daemon)
-    yield screen
-    daemon.ask("DELETE", "/process/pty/t")
 
 
 # Create, list, info, resize, delete.
@@ -327,6 +227,8 @@ def test_a_resize_is_told_to_the_program(daemon: Daemon, screen: Screen) -> None
 
 
 def test_job_control_works(daemon: Daemon, screen: Screen) -> None:
+    screen.type("PS1='pro''mpt '\n")
+    screen.until(b"prompt ")
     screen.type("cat\n")
     eventually(lambda: running(daemon, "cat"))
     screen.type("echoed\n")
@@ -338,7 +240,8 @@ def test_job_control_works(daemon: Daemon, screen: Screen) -> None:
     screen.until(b"cat\r\n")
     screen.type("again\n")
     screen.until(b"again\r\n")
-    screen.type(b"\x03")  # Ctrl-C
+    screen.type(b"\x03")  # Ctrl-C, which also throws away what was typed behind it
+    screen.until(b"prompt ")
     assert screen.run("echo $?").endswith(b"130\r\n")
 
 
@@ -381,174 +284,3 @@ def test_a_lazy_terminal_starts_with_its_first_client(daemon: Daemon) -> None:
     assert daemon.post("/process/pty", {"id": "u", "lazyStart": True}).status == 201
     assert daemon.ask("DELETE", "/process/pty/u").status == 200
     assert daemon.get("/process/pty/u").status == 404
-
-
-# Floods, stalls and other hard times. Those with a number are defects of the original (toolbox-daemon.md 17.3).
-
-
-def test_d27_everything_written_before_the_end_arrives_before_exited(daemon: Daemon) -> None:
-    for number in range(20):
-        screen = open_screen(daemon, f"t{number}")
-        screen.type("seq 1 20000; exit 7\n")
-        screen.rest()
-        assert screen.seen.startswith(b"1\r\n2\r\n")
-        assert b"\r\n19999\r\n20000\r\n" in screen.seen[-100:]
-        assert screen.controls[-1]["exitCode"] == 7
-
-
-def test_d27_output_of_a_helper_that_holds_the_terminal_still_arrives(daemon: Daemon) -> None:
-    screen = open_screen(daemon)
-    screen.type("(trap '' HUP; for i in 1 2 3; do sleep 0.1; echo late$i; done; sleep 1000) & exit 0\n")
-    screen.rest()
-    assert b"late3\r\n" in screen.seen
-    assert screen.controls[-1] == {"type": "control", "status": "exited", "exitCode": 0}
-
-
-def test_d28_a_late_client_sees_what_was_written_before(daemon: Daemon, screen: Screen) -> None:
-    screen.run("echo early-$((1+1))")
-    late = connect(daemon)
-    late.until(b"early-2\r\n")
-    assert late.controls == [{"type": "control", "status": "connected"}]
-
-
-def test_d28_the_replay_is_bounded_and_begins_at_a_line(daemon: Daemon, screen: Screen) -> None:
-    screen.run("seq -f 'line %012g é' 1 60000")
-    late = connect(daemon)
-    replayed = late.until(b"done\r\n")
-    assert 200_000 < len(replayed) <= 256 << 10
-    lines = replayed.decode().split("\r\n")
-    assert all(line.startswith("line ") for line in lines[:-1])
-    assert lines[-2] == "line 000000060000 é"
-
-
-def test_d28_old_questions_are_not_asked_again(daemon: Daemon, screen: Screen) -> None:
-    screen.run(r"printf 'a\033[cb\033[6nc\033]10;?\007d\033[>ce\033[31mred'")
-    late = connect(daemon)
-    late.until(b"abcde\x1b[31mred")
-
-
-def test_d28_what_was_asked_before_the_first_client_is_asked_of_it(daemon: Daemon) -> None:
-    (daemon.home / ".bash_profile").write_text("printf 'who\\033[c are you\\n'")
-    assert daemon.post("/process/pty", {"id": "t"}).status == 201
-    connect(daemon).until(b"who\x1b[c are you")
-
-
-def test_d28_a_stalled_client_is_dropped_while_a_fast_one_reads_on(daemon: Daemon, screen: Screen) -> None:
-    stalled = connect(daemon)
-    screen.type("exec yes 0123456789012345678901234567890123456789\n")
-    for _ in range(3000):
-        assert screen.read()
-        screen.seen = screen.seen[-100:]
-    peak = int(memory(daemon, "VmHWM"))
-    assert peak < 45_000, "KiB, with the window and two clients' buffers"
-    stalled.rest()
-    assert (stalled.socket.close_code, stalled.socket.close_reason) == (1008, "slow consumer")
-    assert screen.read()
-
-
-def test_d28_alone_a_slow_client_holds_the_program_back(daemon: Daemon, screen: Screen) -> None:
-    screen.type("seq 1 2000000 > /dev/tty; echo $? all\n")
-    eventually(lambda: held_back(daemon))
-    while b"0 all\r\n" not in screen.seen:
-        assert screen.read()
-        screen.seen = screen.seen[-40_000:]
-    assert b"\r\n1999999\r\n2000000\r\n0 all\r\n" in screen.seen
-    assert int(memory(daemon, "VmHWM")) < 45_000
-
-
-def test_d29_nothing_leaks_over_a_hundred_terminals(daemon: Daemon) -> None:
-    open_screen(daemon, "first").type("exit\n")
-    eventually(lambda: daemon.get("/process/pty").json["sessions"] == [] and tree(daemon) == [])
-    files = eventually(lambda: open_files(daemon))
-    screens = [open_screen(daemon, f"t{number}") for number in range(100)]
-    assert len(daemon.get("/process/pty").json["sessions"]) == 100
-    for number, screen in enumerate(screens):
-        if number % 3 == 0:
-            screen.type("exit\n")
-            screen.rest()
-        elif number % 3 == 1:
-            assert daemon.ask("DELETE", f"/process/pty/t{number}").status == 200
-            screen.rest()
-        else:
-            screen.socket.cut()
-            assert daemon.ask("DELETE", f"/process/pty/t{number}").status == 200
-    assert tree(daemon) == []
-    eventually(lambda: open_files(daemon) <= files)
-    assert daemon.get("/process/pty").json == {"sessions": []}
-
-
-def test_d29_a_delete_and_an_exit_at_once_give_one_end(daemon: Daemon) -> None:
-    for number in range(20):
-        screen = open_screen(daemon, f"t{number}")
-        screen.type("exit 5\n")
-        assert daemon.ask("DELETE", f"/process/pty/t{number}").status in (200, 404)
-        screen.rest()
-        ends = [each for each in screen.controls if each["status"] == "exited"]
-        assert len(ends) == 1
-        assert ends[0]["exitCode"] in (5, 137)
-
-
-def test_d29_a_paste_of_a_mebibyte_arrives_whole(daemon: Daemon, screen: Screen) -> None:
-    screen.type("stty raw; head -c 1048576 | cksum; stty sane; stty -echo; printf 'd%s\\n' one\n")
-    pasted = b"\0\xff\n\r" * (1 << 18)
-    screen.type(pasted)
-    expected = subprocess.run(["cksum"], input=pasted, capture_output=True, check=True).stdout.split()[0]
-    assert expected in screen.until(b"done\r\n")
-
-
-def test_d29_a_resize_of_an_unknown_terminal_is_410(daemon: Daemon) -> None:
-    answer = daemon.post("/process/pty/nobody/resize", {"cols": 80, "rows": 24})
-    assert (answer.status, answer.json["code"]) == (410, "GONE")
-    for body in ({"cols": 0, "rows": 24}, {"cols": 80}, {"cols": 1001, "rows": 1}, {"cols": "80", "rows": 24}):
-        assert daemon.post("/process/pty/nobody/resize", body).status == 400
-
-
-def test_input_that_a_program_does_not_read_is_bounded_and_ends_that_client_only(daemon: Daemon) -> None:
-    screen = open_screen(daemon)
-    screen.type("stty raw -echo; printf 'd%s\\n' one; exec sleep 1000\n")
-    screen.until(b"done")
-    flooder = connect(daemon)
-    with contextlib.suppress(OSError):
-        for _ in range(64):
-            flooder.type(bytes(1 << 20))
-    flooder.rest()
-    assert flooder.socket.close_code == 1008
-    assert "does not read" in flooder.socket.close_reason
-    assert int(memory(daemon, "VmHWM")) < 45_000
-    assert daemon.get("/process/pty/t").json["active"] is True
-    screen.socket.ping(b"alive")
-    assert daemon.ask("DELETE", "/process/pty/t").status == 200
-    screen.rest()
-    assert screen.socket.pongs == [b"alive"]
-
-
-def test_pings_are_answered_while_output_floods(daemon: Daemon, screen: Screen) -> None:
-    screen.type("exec yes\n")
-    screen.until(b"y\r\ny\r\n")
-    screen.socket.ping(b"still there?")
-    while not screen.socket.pongs:
-        assert screen.read()
-        screen.seen = b""
-    screen.type(b"\x03")
-    screen.rest()
-    assert screen.controls[-1]["exitCode"] == 130
-
-
-def memory(daemon: Daemon, field: str) -> str:
-    lines = Path(f"/proc/{daemon.process.pid}/status").read_text().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(field))
-
-
-def running(daemon: Daemon, name: str) -> list[int]:
-    """The processes of this name below the daemon."""
-    found = []
-    for pid in tree(daemon):
-        with contextlib.suppress(OSError):
-            if Path(f"/proc/{pid}/comm").read_text() == f"{name}\n":
-                found.append(pid)
-    return found
-
-
-def held_back(daemon: Daemon) -> bool:
-    """Whether `seq` waits for the terminal to take more."""
-    return any("\nState:\tS" in Path(f"/proc/{pid}/status").read_text() for pid in running(daemon, "seq"))
