@@ -17,9 +17,10 @@ from sandyard_api.jobs.wire import JobKind
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
-from sandyard_api.sandboxes.images import archive_image, fork_image
+from sandyard_api.sandboxes.images import fork_image
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
+from sandyard_api.sandboxes.orders import order_of
 from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
 from sandyard_api.sandboxes.states import REQUESTS, SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
@@ -373,25 +374,6 @@ class Sandboxes:
             "preview_token_sealed": self._seal.close(token),
             "door_secret_sealed": self._seal.close(self._ids.token(48)),
         }
-
-
-def order_of(row: Sandbox, asked: Request) -> Order | None:
-    """The job that a request makes of a sandbox in this state; `None` where nothing is to be done."""
-    match asked:
-        case Request.START if row.observed is Observed.STARTED:
-            return None
-        case Request.START if row.observed is Observed.PAUSED:
-            return Order(JobKind.RESUME)
-        case Request.START if row.desired is Desired.ARCHIVED:
-            return Order(JobKind.RESTORE, image=archive_image(row.id))
-        case Request.ARCHIVE:
-            return Order(JobKind.ARCHIVE, image=archive_image(row.id))
-        case Request.RECOVER | Request.RECOVER_STOPPED:
-            source = row.parent_id if row.image == fork_image(row.id) else None
-            stay = asked is Request.RECOVER_STOPPED
-            return Order(JobKind.RECOVER, image=row.archive_image, source_id=source, stay_stopped=stay)
-        case _:
-            return Order(JobKind(asked.value))
 
 
 async def find(db: AsyncSession, organization_id: str, key: str, *, living: bool = False) -> Sandbox:
