@@ -15,11 +15,12 @@ from sandyard import __version__
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
-from sandyard.ids import IdSource, RandomIds
+from sandyard.ids import IdSource, RandomIds, SeededIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
 from sandyard.serving import listen_tcp, listen_unix, serve
 from sandyard.settings import InvalidSetting, Settings
+from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
 from sandyard_api.options import ControlPlaneOptions
@@ -89,12 +90,13 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
     Between the parts loopback HTTP is used all the same, over unix sockets that only we can open: an in-process
     transport would answer only when a stream is over.
     """
-    clock, ids = SystemClock(), RandomIds()
+    # What no user sees goes by the machine's own time, also while that of the API stands still.
+    clock = SystemClock()
     async with AsyncExitStack() as stack:
         public = listen_tcp(settings.host, settings.port)
         stack.callback(public.close)
         port = public.getsockname()[1]
-        secrets = keep_secrets(settings, ids)
+        secrets = keep_secrets(settings, RandomIds())
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
         runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
@@ -102,8 +104,8 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
             open_control_plane(
                 database_url=settings.resolved_database_url(),
                 bus=bus,
-                clock=clock,
-                ids=ids,
+                clock=VirtualClock(),
+                ids=id_source(settings),
                 options=control_plane_options(settings, secrets),
             )
         )
@@ -136,6 +138,11 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         await _wait_for_runner(plane)
         await stack.enter_async_context(serve(proxy, public))
         yield Embedded(_origin(settings, port), secrets.api_key, runtime)
+
+
+def id_source(settings: Settings) -> IdSource:
+    """Random identifiers, or those of the seed."""
+    return RandomIds() if settings.seed is None else SeededIds(settings.seed)
 
 
 async def _wait_for_runner(plane: ControlPlane) -> None:
@@ -186,16 +193,15 @@ def _origin(settings: Settings, port: int) -> str:
 @asynccontextmanager
 async def open_api(settings: Settings) -> AsyncIterator[None]:
     """The control plane alone, for the distributed form."""
-    clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
-        secrets = keep_secrets(settings, ids)
+        secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),
                 bus=bus,
-                clock=clock,
-                ids=ids,
+                clock=VirtualClock(),
+                ids=id_source(settings),
                 options=control_plane_options(settings, secrets),
             )
         )

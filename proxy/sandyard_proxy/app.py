@@ -28,6 +28,8 @@ from sandyard_runner.client import RunnerClient
 
 log = structlog.get_logger(__name__)
 
+BENCH = b"/_sandyard/"
+
 __all__ = ["ProxyOptions", "open_proxy"]
 
 
@@ -58,6 +60,7 @@ async def open_proxy(
             follow,
             HostRules.of(options.allowed_hosts, options.public_url),
             options,
+            activity,
         )
     finally:
         for task in tasks:
@@ -76,6 +79,7 @@ class _Proxy:
     follow: FollowRoutes
     hosts: HostRules
     options: ProxyOptions
+    activity: Activity
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -102,4 +106,7 @@ class _Proxy:
         elif raw_path(scope) == b"/health" and scope["type"] == "http":
             await answer_health(scope, send, self.options.version, self.follow.stats)
         else:
+            if raw_path(scope).startswith(BENCH):
+                # Use that was seen before the clock is moved must not be told as use after it.
+                await self.activity.flush()
             await self.control_plane(tell_origin(scope, trust=self.options.trust_forwarded), receive, send)

@@ -13,6 +13,8 @@ COMMANDS = {
     "env": "sandyard.cli.env",
     "ls": "sandyard.cli.ls",
     "logs": "sandyard.cli.logs",
+    "clock": "sandyard.cli.clock",
+    "reset": "sandyard.cli.reset",
     "doctor": "sandyard.cli.doctor",
     "api": "sandyard.cli.parts",
     "runner": "sandyard.cli.parts",

@@ -62,6 +62,10 @@ class ApiKeys:
             self._cache.popitem(last=False)
         return grant
 
+    def forget(self) -> None:
+        """Look every key up again: one was removed, or the time by which they expire was moved."""
+        self._cache.clear()
+
     async def row(self, key_id: str) -> ApiKey:
         """The key's record."""
         async with self._database.reading() as db:

@@ -9,6 +9,7 @@ from sqlalchemy import or_, select, update
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
+from sandyard.virtual_clock import machine_of, seen_at
 from sandyard_api.database import Database
 from sandyard_api.errors import Conflict, MovedMeanwhile, NotFound
 from sandyard_api.jobs import queue
@@ -64,6 +65,7 @@ class Dispatch:
     ) -> None:
         self._database = database
         self._clock = clock
+        self._machine = machine_of(clock)
         self._ids = ids
         self._seal = seal
         self._runners = runners
@@ -89,7 +91,7 @@ class Dispatch:
         async def apply() -> Move | None:
             now = self._clock.now()
             async with self._database.transaction() as db:
-                until = now + timedelta(seconds=self._lease_seconds)
+                until = self._machine.now() + timedelta(seconds=self._lease_seconds)
                 job = await queue.extend(db, job_id, progress.lease, until=until)
                 if job is None:
                     raise _void(job_id)
@@ -181,10 +183,9 @@ class Dispatch:
 
     async def touch(self, activity: dict[str, datetime]) -> None:
         """Note when sandboxes were last used; never moves one back, and not into the future."""
-        now = self._clock.now()
         async with self._database.transaction() as db:
-            for sandbox_id, at in activity.items():
-                at = min(at, now)
+            for sandbox_id, told in activity.items():
+                at = seen_at(self._clock, told)
                 await db.execute(
                     update(Sandbox)
                     .where(Sandbox.id == sandbox_id, Sandbox.last_activity_at < at)
@@ -197,7 +198,7 @@ class Dispatch:
                 db,
                 request.runner_id,
                 lease=self._ids.token(),
-                now=self._clock.now(),
+                now=self._machine.now(),
                 lease_seconds=self._lease_seconds,
                 limit=max(1, min(request.limit, MAX_CLAIM)),
             )
