@@ -8,8 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+from sandyard.scopes import HANG_UP
 
 SHUTDOWN_SECONDS = 5
+
+
+class _Http(HttpToolsProtocol):
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]
+
+
+class _WebSocket(WSProtocol):
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]
 
 
 class _Server(uvicorn.Server):
@@ -66,8 +82,8 @@ async def serve(app: Callable[..., Any], listener: socket.socket, *, websockets:
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws="wsproto" if websockets else "none",
+        http=_Http,
+        ws=_WebSocket if websockets else "none",
         ws_ping_interval=None,
         ws_per_message_deflate=False,  # log streams would be carried at the speed of zlib
         ws_max_size=1 << 26,

@@ -30,6 +30,7 @@ from sandyard_proxy.upstream import open_upstream
 from sandyard_runner.app import Leave, RunnerOptions, open_runner
 from sandyard_runner.client import HttpRunner
 from sandyard_runner.runtime.contract import Runtime
+from sandyard_runner.runtime.faulty import open_faulty
 
 RUNNER_SECONDS = 30.0
 """How long a start waits for its own runner; beyond that requests find out, and are answered all the same."""
@@ -99,7 +100,8 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         secrets = keep_secrets(settings, RandomIds())
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        real = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        runtime = await stack.enter_async_context(open_faulty(real, bus))
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),
@@ -180,6 +182,7 @@ def proxy_options(settings: Settings) -> ProxyOptions:
         public_url=settings.public_url,
         trust_forwarded=settings.trust_forwarded,
         version=__version__,
+        journal=settings.journal,
     )
 
 
@@ -217,7 +220,8 @@ async def open_runner_process(settings: Settings, *, leave: Leave) -> AsyncItera
     async with AsyncExitStack() as stack:
         secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        real = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        runtime = await stack.enter_async_context(open_faulty(real, bus))
         internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
         runner = await stack.enter_async_context(
             open_runner(

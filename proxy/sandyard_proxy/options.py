@@ -18,3 +18,5 @@ class ProxyOptions:
     """Believe `X-Forwarded-*` of clients: another proxy that sets them stands before us."""
     version: str = ""
     """Shown by `/health`."""
+    journal: bool = False
+    """Whether requests are recorded from the start on."""

@@ -12,7 +12,7 @@ from sandyard_api.jobs.client import ControlPlane, ControlPlaneError, ControlPla
 from sandyard_api.jobs.wire import ClaimRequest, Job, JobKind, JobProgress, JobResult
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.door_http import ask_json
-from sandyard_runner.errors import DaemonUnreachable, RuntimeFailure
+from sandyard_runner.errors import DaemonUnreachable, ImageFailure, RuntimeFailure
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Runtime
@@ -169,6 +169,8 @@ class JobLoop:
             return await self._actions[job.kind](job)
         except _Failed as failed:
             return _failure(job, failed.observed, failed.failure)
+        except ImageFailure as failure:
+            return _failure(job, Observed.ERROR if job.spec.image is None else Observed.BUILD_FAILED, failure)
         except RuntimeFailure as failure:
             return _failure(job, Observed.ERROR, failure)
         except LeaseVoid:

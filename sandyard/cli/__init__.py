@@ -15,6 +15,8 @@ COMMANDS = {
     "logs": "sandyard.cli.logs",
     "clock": "sandyard.cli.clock",
     "reset": "sandyard.cli.reset",
+    "faults": "sandyard.cli.faults",
+    "journal": "sandyard.cli.journal",
     "doctor": "sandyard.cli.doctor",
     "api": "sandyard.cli.parts",
     "runner": "sandyard.cli.parts",

@@ -14,7 +14,7 @@ UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 
 
-class Span(click.ParamType):
+class Span(click.ParamType[float]):
     """`90s`, `15m`, `1h30m`, `2d`, `1w`, or plain seconds."""
 
     name = "time"
@@ -33,7 +33,7 @@ class Span(click.ParamType):
 @click.group(invoke_without_command=True)
 @settings_options("data_dir")
 @click.pass_context
-def clock(ctx: click.Context, **options: Any) -> None:
+def clock(ctx: click.Context, /, **options: Any) -> None:
     """Show or move the time that timestamps, timers and expiries go by."""
     ctx.obj = find(settings_of(**options))
     if ctx.invoked_subcommand is None:

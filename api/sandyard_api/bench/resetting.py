@@ -15,7 +15,7 @@ from sandyard_api.database import Base, Database
 from sandyard_api.errors import BadRequest, Conflict, Forbidden, NotFound
 from sandyard_api.jobs.wire import CHANNEL_KEYS, KeyGrant
 from sandyard_api.organizations.models import Organization
-from sandyard_api.organizations.service import DEFAULT_ORGANIZATION, OWNER
+from sandyard_api.organizations.service import OWNER
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import Desired, Observed, Request
@@ -41,6 +41,12 @@ async def begin_seed(database: Database, ids: IdSource) -> None:
         if await db.scalar(select(Sandbox.id).limit(1)) is not None:
             raise UsedDatabase("SANDYARD_SEED needs a database without sandboxes: run `sandyard down` before")
     ids.restart()
+
+
+def check_owner(grant: KeyGrant) -> None:
+    """Raises `Forbidden` for whoever is not the installation's owner."""
+    if not grant.is_owner:
+        raise Forbidden("this is for the key of the installation's owner")
 
 
 class Resetting:
@@ -72,7 +78,7 @@ class Resetting:
 
     async def everything(self, grant: KeyGrant, seed: int | None) -> ResetView:
         """Remove everybody's, and all organizations but the first. Raises `Forbidden` and `BadRequest`."""
-        await self._check_owner(grant)
+        check_owner(grant)
         if seed is not None and not isinstance(self._ids, SeededIds):
             raise BadRequest("identifiers are random here; start Sandyard with SANDYARD_SEED to have them by seed")
         async with self._database.reading() as db:
@@ -87,7 +93,7 @@ class Resetting:
 
     async def new_organization(self, grant: KeyGrant, name: str | None) -> OrganizationView:
         """Raises `Forbidden` unless the owner asks, and `Conflict` for a name that is taken."""
-        await self._check_owner(grant)
+        check_owner(grant)
         # Not from the seed: these are credentials, and asking for one must not shift the identifiers of a run.
         ids, now = RandomIds(), self._clock.now()
         key = f"sy_{ids.token(40)}"
@@ -117,7 +123,7 @@ class Resetting:
 
     async def remove_organization(self, grant: KeyGrant, organization_id: str) -> ResetView:
         """With all that it has. Raises `NotFound`, and `BadRequest` for the owner's own."""
-        await self._check_owner(grant)
+        check_owner(grant)
         if organization_id == grant.organization_id:
             raise BadRequest("the installation's own organization cannot be removed; reset it")
         async with self._database.reading() as db:
@@ -126,12 +132,6 @@ class Resetting:
         ended = await self._end_sandboxes([organization_id])
         rows = await self._delete_rows([organization_id])
         return ResetView(ended, rows + await self._delete_organizations([organization_id]), 1)
-
-    async def _check_owner(self, grant: KeyGrant) -> None:
-        async with self._database.reading() as db:
-            own = await db.get(Organization, grant.organization_id)
-        if own is None or own.name != DEFAULT_ORGANIZATION:
-            raise Forbidden("this is for the key of the installation's owner")
 
     async def _end_sandboxes(self, organization_ids: Sequence[str]) -> int:
         """Delete every living sandbox and wait until its runner has removed it."""

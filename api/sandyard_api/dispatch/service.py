@@ -179,6 +179,8 @@ class Dispatch:
             preview_token=self._seal.open(row.preview_token_sealed),
             public=row.public,
             runner_url=url,
+            name=row.name,
+            labels=row.labels,
         )
 
     async def touch(self, activity: dict[str, datetime]) -> None:

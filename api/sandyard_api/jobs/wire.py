@@ -185,6 +185,8 @@ class Route:
     public: bool
     runner_url: str | None
     """Base URL of the runner's own API (log leases, forwarding); `None` before a runner has it."""
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,3 +197,5 @@ class KeyGrant:
     organization_id: str
     user_id: str
     permissions: tuple[str, ...] = ()
+    is_owner: bool = False
+    """Whether it is of the organization that the installation began with."""
