@@ -32,6 +32,7 @@ from sandyard_proxy.errors import ControlPlaneAway
 from sandyard_proxy.route_table import RouteTable
 
 STRUCK_SECONDS = 30.0
+KNOWN_SECONDS = 0.01
 MAX_PEEK_BYTES = 1 << 20
 NO_RUNNER = rules.Status(status=400, message="No available runners")
 NO_ANSWER = rules.Status(status=502, message="bad gateway: the runner does not answer")
@@ -139,11 +140,19 @@ class Faults:
                 encode(Strike(sender=self._sender, token=token, sandbox_id=facts.sandbox_id or "", kind=kind)),  # type: ignore[arg-type]
             )
             async with asyncio.timeout(STRUCK_SECONDS):
-                return await done
+                problem = await done
+                # Until the control plane knows, what a client meets would depend on who is quicker.
+                while problem is None and await self._is_started(facts.sandbox_id or ""):
+                    await self._clock.sleep(KNOWN_SECONDS)
+                return problem
         except (TimeoutError, BusError):
             return "no runner has that sandbox running"
         finally:
             del self._striking[token]
+
+    async def _is_started(self, sandbox_id: str) -> bool:
+        route = await self._routes.route(sandbox_id, fresh=True)
+        return route is not None and route.state == "started"
 
     async def _facts(self, scope: Scope, receive: Receive) -> tuple[Facts, Receive]:
         """What rules ask about; only what some rule needs costs a look-up."""
