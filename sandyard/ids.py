@@ -28,6 +28,10 @@ class RandomIds:
         return "".join(secrets.choice(TOKEN_ALPHABET) for _ in range(length))
 
 
+class UsedDatabase(RuntimeError):
+    """Identifiers by seed would meet those that the database holds already."""
+
+
 class SeededIds:
     """The same identifiers in the same order for the same seed. For tests and repeatable runs only."""
 

@@ -1,6 +1,6 @@
 """A fault rule: a condition, when it fires, and what happens then. Nothing is random without a seed."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -127,8 +127,37 @@ class PullFails(Action, frozen=True, tag="pull-fails"):
     message: str = "the image could not be pulled: the registry refused"
 
 
+class Rewrite(Action, frozen=True, tag="rewrite"):
+    """The answer is changed: a create that is still `creating`, a list without the young, errors without a body."""
+
+    how: Literal["creating", "hide-young", "empty-errors"]
+    seconds: float = 5.0
+    """For `hide-young`."""
+
+    def problem(self) -> str | None:
+        return _span(self.seconds)
+
+
+class Uncounted(Action, frozen=True, tag="uncounted"):
+    """The request does not count as use of its sandbox."""
+
+
 AnyAction = (
-    Status | Delay | Drop | DropAfter | Cut | Stall | Slice | Close | Die | OutOfMemory | Hang | RunnerGone | PullFails
+    Status
+    | Delay
+    | Drop
+    | DropAfter
+    | Cut
+    | Stall
+    | Slice
+    | Close
+    | Die
+    | OutOfMemory
+    | Hang
+    | RunnerGone
+    | PullFails
+    | Rewrite
+    | Uncounted
 )
 ON_RUNNER = PullFails
 """What runners do; everything else is done by the proxy."""

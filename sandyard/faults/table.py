@@ -100,7 +100,7 @@ class FaultTable:
     def strike(self, facts: Facts, *, on_runner: bool = False) -> Entry | None:
         """Count a request in every rule that it meets; the first that fires, or `None`."""
         firing: Entry | None = None
-        for entry in self._entries.values():
+        for entry in sorted(self._entries.values(), key=_is_quirk):
             if isinstance(entry.rule.action, ON_RUNNER) is not on_runner or not entry.matches(facts):
                 continue
             if firing is None:
@@ -108,6 +108,11 @@ class FaultTable:
             else:
                 entry.seen += 1
         return firing
+
+
+def _is_quirk(entry: Entry) -> bool:
+    """Quirks come last: what a test orders itself goes before."""
+    return (entry.rule.name or "").startswith("quirk:")
 
 
 def _has_label(labels: Mapping[str, str], wanted: str) -> bool:

@@ -127,6 +127,10 @@ class Yard:
         """This organization's faults."""
         return FaultsHandle(self.door)
 
+    def quirk(self, name: str, *, on: bool = True) -> None:
+        """Let this organization meet a behaviour of the real service that bites clients; see `/_sandyard/quirks`."""
+        self.door.ask("POST", "/_sandyard/quirks", {"name": name, "on": on})
+
     def reset(self) -> None:
         """Remove this organization's sandboxes and records, its faults and its journal."""
         self.door.ask("POST", "/_sandyard/reset", {})

@@ -7,10 +7,9 @@ from typing import Any
 import pytest
 
 from sandyard.bus.memory import MemoryBus
-from sandyard.ids import SeededIds
+from sandyard.ids import SeededIds, UsedDatabase
 from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import open_control_plane
-from sandyard_api.bench.resetting import UsedDatabase
 from tests.api.conftest import World, open_world, options
 
 

@@ -7,7 +7,7 @@ from sqlalchemy import delete, select
 
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
-from sandyard.ids import IdSource, RandomIds, SeededIds
+from sandyard.ids import IdSource, RandomIds, SeededIds, UsedDatabase
 from sandyard_api.api_keys.models import ApiKey
 from sandyard_api.api_keys.service import OWNER_KEY_NAME, PERMISSIONS, ApiKeys
 from sandyard_api.bench.bodies import OrganizationView, ResetView
@@ -27,10 +27,6 @@ KEPT = frozenset({"organizations", "users", "api_keys", "snapshots", "regions"})
 """Tables that a reset leaves alone: who may come in, and what an installation is set up with."""
 ENDING_SECONDS = 60.0
 RECHECK_SECONDS = 0.5
-
-
-class UsedDatabase(RuntimeError):
-    """Identifiers by seed would meet those that the database holds already."""
 
 
 async def begin_seed(database: Database, ids: IdSource) -> None:

@@ -28,8 +28,10 @@ from sandyard.faults.table import Entry, Facts, FaultTable
 from sandyard_proxy.asgi import Message, Receive, Scope, Send
 from sandyard_proxy.auth import bearer
 from sandyard_proxy.bench.acting import Altered, Serve, answer_status, hang, hang_up, until_gone
+from sandyard_proxy.bench.rewriting import Rewritten
 from sandyard_proxy.errors import ControlPlaneAway
 from sandyard_proxy.route_table import RouteTable
+from sandyard_proxy.sandboxes import SKIP_ACTIVITY
 
 STRUCK_SECONDS = 30.0
 KNOWN_SECONDS = 0.01
@@ -96,38 +98,52 @@ class Faults:
 
     async def _act(self, entry: Entry, facts: Facts, exchange: tuple[Scope, Receive, Send], serve: Serve) -> None:
         scope, receive, send = exchange
-        source = "DAYTONA_DAEMON" if not facts.path.startswith("/api/") else "DAYTONA_API"
         match entry.rule.action:
-            case rules.Status() as action:
-                await answer_status(scope, send, action, source=source)
-                return
-            case rules.RunnerGone():
-                gone = NO_RUNNER if source == "DAYTONA_API" else NO_ANSWER
-                await answer_status(scope, send, gone, source=source if gone is NO_RUNNER else "DAYTONA_PROXY")
-                return
-            case rules.Drop():
-                await hang_up(scope, receive)
-                return
-            case rules.Hang(seconds=seconds):
-                await hang(receive, self._removed[entry.id], seconds)
-                await hang_up(scope, receive)
+            case rules.Status() | rules.RunnerGone() | rules.Drop() | rules.Hang():
+                await self._instead(entry, facts, exchange)
                 return
             case rules.Delay(seconds=seconds):
                 await self._clock.sleep(seconds)
+            case rules.Uncounted():
+                scope = {**scope, "headers": [*scope["headers"], (SKIP_ACTIVITY, b"true")]}
             case rules.Die() | rules.OutOfMemory():
                 problem = await self._strike(entry, facts)
                 if problem is not None:
                     failed = rules.Status(status=503, message=f"the ordered fault could not be applied: {problem}")
                     await answer_status(scope, send, failed, source="DAYTONA_PROXY")
                     return
+            case rules.Rewrite() as action:
+                send = Rewritten(send, action, self._clock)
             case action:
-                altered = Altered(scope, send, action, self._clock)
-                await serve(scope, receive, altered)
-                if altered.has_left:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(until_gone(receive), STRUCK_SECONDS)
+                await self._altered(action, exchange, serve)
                 return
         await serve(scope, receive, send)
+
+    async def _instead(self, entry: Entry, facts: Facts, exchange: tuple[Scope, Receive, Send]) -> None:
+        """What happens in place of the work."""
+        scope, receive, send = exchange
+        is_api = facts.path.startswith("/api/")
+        match entry.rule.action:
+            case rules.Status() as action:
+                await answer_status(scope, send, action, source="DAYTONA_API" if is_api else "DAYTONA_DAEMON")
+            case rules.RunnerGone() if is_api:
+                await answer_status(scope, send, NO_RUNNER, source="DAYTONA_API")
+            case rules.RunnerGone():
+                await answer_status(scope, send, NO_ANSWER, source="DAYTONA_PROXY")
+            case rules.Hang(seconds=seconds):
+                await hang(receive, self._removed[entry.id], seconds)
+                await hang_up(scope, receive)
+            case _:
+                await hang_up(scope, receive)
+
+    async def _altered(self, action: rules.Action, exchange: tuple[Scope, Receive, Send], serve: Serve) -> None:
+        """The work, with something happening to its answer."""
+        scope, receive, send = exchange
+        altered = Altered(scope, send, action, self._clock)
+        await serve(scope, receive, altered)
+        if altered.has_left:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(until_gone(receive), STRUCK_SECONDS)
 
     async def _strike(self, entry: Entry, facts: Facts) -> str | None:
         """Have the sandbox ended by its runner; the reason when that did not happen."""

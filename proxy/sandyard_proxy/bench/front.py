@@ -21,6 +21,7 @@ from sandyard_proxy.route_table import RouteTable
 
 PREFIX = "/_sandyard/"
 FAULTS, JOURNAL, RESET = "/_sandyard/faults", "/_sandyard/journal", "/_sandyard/reset"
+QUIRKS = "/_sandyard/quirks"
 MAX_BODY_BYTES = 1 << 18
 SEARCHES = ("operation", "method", "status", "sandbox", "source", "version", "path", "text", "since")
 FORMATS = ("json", "curl", "har", "pytest")
@@ -49,9 +50,9 @@ class Bench:
     def owns(self, scope: Scope) -> bool:
         """Whether a request is for us."""
         path = _path(scope)
-        return (scope["type"] == "http" and path in (FAULTS, JOURNAL, f"{JOURNAL}/coverage", RESET)) or path.startswith(
-            f"{FAULTS}/"
-        )
+        return (
+            scope["type"] == "http" and path in (FAULTS, JOURNAL, f"{JOURNAL}/coverage", RESET, QUIRKS)
+        ) or path.startswith(f"{FAULTS}/")
 
     async def around(self, scope: Scope, receive: Receive, send: Send, serve: Serve) -> None:
         """Serve one request, recorded and with what faults there are for it."""
@@ -82,6 +83,8 @@ class Bench:
             await self._reset(scope, receive, send, control_plane, grant)
         elif path.startswith(FAULTS):
             await self._serve_faults(scope, receive, send, grant)
+        elif path == QUIRKS:
+            await self._serve_quirks(scope, receive, send, grant)
         elif path == JOURNAL and method == "POST":
             await self._switch_journal(scope, receive, send, grant)
         elif path == JOURNAL and method == "DELETE":
@@ -108,6 +111,28 @@ class Bench:
             await self._add(scope, receive, send, grant)
         else:
             raise NotFound(f"not found: {method} {_path(scope)}")
+
+    async def _serve_quirks(self, scope: Scope, receive: Receive, send: Send, grant: KeyGrant) -> None:
+        from sandyard.faults import quirks
+
+        own = self.faults.table.of(grant.organization_id)
+        if scope["method"] == "POST":
+            asked = _json(await _body(receive))
+            quirk = quirks.QUIRKS.get(str(asked.get("name")))
+            if quirk is None or set(asked) != {"name", "on"} or not isinstance(asked["on"], bool):
+                raise BadRequest(
+                    f'the body is {{"name": ..., "on": true or false}}; names are {", ".join(quirks.QUIRKS)}'
+                )
+            await self.faults.remove([entry for entry in own if entry.rule.name == quirk.rule.name])
+            if asked["on"]:
+                await self.faults.add(grant.organization_id, quirk.rule)
+            own = self.faults.table.of(grant.organization_id)
+        names = {entry.rule.name for entry in own}
+        shown = [
+            {"name": one.name, "what": one.what, "source": one.source, "on": one.rule.name in names}
+            for one in quirks.QUIRKS.values()
+        ]
+        await answer_json(scope, send, 200, {"quirks": shown})
 
     async def _add(self, scope: Scope, receive: Receive, send: Send, grant: KeyGrant) -> None:
         from sandyard_proxy.bench.operations import problem_of
