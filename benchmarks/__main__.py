@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from benchmarks import creation, daemon, execution, following, latency, log_capture, report, starting
+from benchmarks import bench_powers, creation, daemon, execution, following, latency, log_capture, report, starting
 from benchmarks.bench import Bench
 from benchmarks.figures import Row
 from benchmarks.machine import describe, describe_load
@@ -24,6 +24,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "ready": starting.measure_ready,
     "idle": starting.measure_idle,
     "daemon": daemon.measure,
+    "powers": bench_powers.measure,
 }
 """What can be asked for, in the table's order."""
 

@@ -10,7 +10,7 @@ from sandyard.bus.memory import MemoryBus
 from sandyard.ids import SeededIds, UsedDatabase
 from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import open_control_plane
-from tests.api.conftest import World, open_world, options
+from tests.api.conftest import API_KEY, World, open_world, options
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ async def bench(database_url: str) -> AsyncIterator[World]:
             yield world
 
 
-async def call(world: World, method: str, path: str, body: Any = None, key: str | None = None) -> Any:
-    answer = await world.client.call(method, path, body, **({"key": key} if key else {}))
+async def call(world: World, method: str, path: str, body: Any = None, key: str = API_KEY) -> Any:
+    answer = await world.client.call(method, path, body, key=key)
     assert answer.status < 300, answer.body
     return answer.json
 

@@ -4,14 +4,17 @@ import hashlib
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import fresh_postgres_database
 from tests.contract.running import Combination, Instance, start
 from tests.contract.toolbox import Toolbox
-from tests.sandyard.command import COMPILED, sandyard
+from tests.contract.wire_client import request
+from tests.sandyard.command import COMPILED, SECONDS, sandyard
 
 PLAIN = Combination("saving", "local", isolation="none")
 ISOLATED = Combination("saving", "local")
@@ -32,6 +35,17 @@ def _fill(instance: Instance) -> tuple[Toolbox, str]:
     return toolbox, str(toolbox.run("s", script)["cmdId"])
 
 
+def _record(toolbox: Toolbox, command: str) -> dict[str, Any]:
+    """What is known of a command when its sandbox has ended: its log's last lines among it."""
+    url = f"{toolbox.sandyard.origin}/_sandyard/sandboxes/{toolbox.id}/sessions/s/commands/{command}"
+    deadline = time.monotonic() + SECONDS
+    while (told := request("GET", url, headers=toolbox.headers)).status != 200 or told.json()["exitCode"] is None:
+        assert time.monotonic() < deadline, told
+    record: dict[str, Any] = told.json()
+    assert record["logSize"] > 0
+    return record
+
+
 def _known(toolbox: Toolbox) -> list[str]:
     toolbox.session("look")
     script = "md5sum d/random link hard; stat -c '%a %h %Y' d/random old; readlink link"
@@ -46,7 +60,7 @@ def test_a_sandyard_on_sqlite_goes_to_postgres_with_files_and_logs(
     old, new, file = tmp_path / "old", tmp_path / "new", tmp_path / "saved.tar"
     instance = _begin(combination, old)
     toolbox, command = _fill(instance)
-    log = toolbox.call("GET", f"/process/session/s/command/{command}/logs").body
+    record = _record(toolbox, command)
     known = _known(toolbox)
     assert "another Sandyard uses" in sandyard("save", file, "--data-dir", old / "data").stderr
     assert instance.stop() == 0
@@ -68,7 +82,7 @@ def test_a_sandyard_on_sqlite_goes_to_postgres_with_files_and_logs(
         assert moved.api("POST", "/sandbox/kept/start").json()["state"] == "started"
         moved = Toolbox(instance, moved.api("GET", "/sandbox/kept").json(), moved.headers)
         assert _known(moved) == known
-        assert moved.call("GET", f"/process/session/s/command/{command}/logs").body == log
+        assert _record(moved, command) == record
         moved.delete()
         assert Toolbox.create(instance).id != toolbox.id, "new rows find their numbers"
     finally:
