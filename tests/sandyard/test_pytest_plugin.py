@@ -28,7 +28,7 @@ def run_pytest(folder: Path, source: str, *arguments: str, **environment: str) -
         capture_output=True,
         text=True,
         timeout=RUN_SECONDS,
-        env=clean_environment(TMPDIR=str(scratch), PYTHONWARNINGS="ignore", **environment),
+        env=clean_environment(**{"TMPDIR": str(scratch), "PYTHONWARNINGS": "ignore"} | environment),
         check=False,
     )
 
@@ -194,6 +194,7 @@ def test_a_running_sandyard_is_used_with_its_owners_key(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.sdk
+@pytest.mark.timeout(700)
 def test_the_example_passes_with_16_workers() -> None:
     pytest.importorskip("daytona")
     done = subprocess.run(
