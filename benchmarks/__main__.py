@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from benchmarks import (
+    bench_powers,
     creation,
     daemon,
     execution,
@@ -41,6 +42,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "idle": starting.measure_idle,
     "daemon": daemon.measure,
     "terminal": terminal.measure,
+    "powers": bench_powers.measure,
 }
 """What can be asked for, in the table's order."""
 

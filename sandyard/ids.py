@@ -28,14 +28,26 @@ class RandomIds:
         return "".join(secrets.choice(TOKEN_ALPHABET) for _ in range(length))
 
 
+class UsedDatabase(RuntimeError):
+    """Identifiers by seed would meet those that the database holds already."""
+
+
 class SeededIds:
     """The same identifiers in the same order for the same seed. For tests and repeatable runs only."""
 
     def __init__(self, seed: int = 0) -> None:
-        self._random = random.Random(seed)  # noqa: S311  predictable on purpose
+        self._seed = seed
+        self.restart()
+
+    def restart(self, seed: int | None = None) -> None:
+        """Begin anew, with another seed if one is given."""
+        self._seed = self._seed if seed is None else seed
+        # Apart from each other, so that a token more or less does not shift the identifiers.
+        self._uuids = random.Random(self._seed)  # noqa: S311  predictable on purpose
+        self._tokens = random.Random(self._seed)  # noqa: S311
 
     def uuid(self) -> str:
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        return str(uuid.UUID(int=self._uuids.getrandbits(128), version=4))
 
     def token(self, length: int = 32) -> str:
-        return "".join(self._random.choice(TOKEN_ALPHABET) for _ in range(length))
+        return "".join(self._tokens.choice(TOKEN_ALPHABET) for _ in range(length))

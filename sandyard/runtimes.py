@@ -91,6 +91,16 @@ async def remove_everything(settings: Settings) -> list[str]:
     return lines
 
 
+async def holds_containers(settings: Settings) -> bool:
+    """Whether the engine holds sandboxes of this data directory."""
+    if not (settings.data_dir / "installation").exists():
+        return False
+    if await asyncio.to_thread(engine_answers) is not None:
+        return False
+    async with open_docker_runtime(docker_options(settings)) as containers:
+        return bool(await containers.present())
+
+
 def _holds_local_sandboxes(data_dir: Path) -> bool:
     held = (data_dir / "sandboxes", data_dir / "images")
     return any(path.is_dir() and any(path.iterdir()) for path in held)

@@ -8,10 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+from sandyard.scopes import HANG_UP
 
 SHUTDOWN_SECONDS = 5
 PING_SECONDS = 25.0
 """Load balancers cut connections that are silent for a minute."""
+
+
+class _Http(HttpToolsProtocol):
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]
+
+
+class _WebSocket(WSProtocol):
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]
 
 
 class _Server(uvicorn.Server):
@@ -76,8 +92,8 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
-        http="httptools",
-        ws="wsproto" if websockets else "none",
+        http=_Http,
+        ws=_WebSocket if websockets else "none",
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=None,
         ws_per_message_deflate=False,  # log streams would be carried at the speed of zlib

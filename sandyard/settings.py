@@ -80,6 +80,10 @@ class Settings:
     runner_listen: Annotated[str, "Where the `runner` process serves log leases and forwarding."] = "127.0.0.1:3988"
     runner_url: Annotated[str, "Where proxies find this runner."] = "http://127.0.0.1:3988"
     control_plane_url: Annotated[str, "Where the `proxy` process finds the API."] = "http://127.0.0.1:3985"
+    seed: Annotated[
+        int | None, "For tests: identifiers in the same order for the same number. Needs an empty database at start."
+    ] = None
+    journal: Annotated[bool, "For tests: keep what was asked and answered, for `sandyard journal`."] = False
     log_level: Annotated[str, "`debug`, `info`, `warning` or `error`."] = "info"
 
     def resolved_database_url(self) -> str:
@@ -128,7 +132,7 @@ def _read(environment: Mapping[str, str], variable: str) -> str:
 
 
 def _parse(name: str, kind: object, text: str) -> object:
-    if kind is int:
+    if kind in (int, int | None):
         try:
             return int(text)
         except ValueError:

@@ -17,11 +17,12 @@ from sandyard.authority import authority_of, issue_certificate
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
-from sandyard.ids import IdSource, RandomIds
+from sandyard.ids import IdSource, RandomIds, SeededIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
 from sandyard.serving import listen_tcp, listen_unix, serve
 from sandyard.settings import InvalidSetting, Settings
+from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
 from sandyard_api.options import ControlPlaneOptions
@@ -31,6 +32,7 @@ from sandyard_proxy.upstream import open_upstream
 from sandyard_runner.app import Leave, RunnerOptions, open_runner
 from sandyard_runner.client import HttpRunner
 from sandyard_runner.runtime.contract import Runtime
+from sandyard_runner.runtime.faulty import open_faulty
 
 RUNNER_SECONDS = 30.0
 """How long a start waits for its own runner; beyond that requests find out, and are answered all the same."""
@@ -91,22 +93,24 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
     Between the parts loopback HTTP is used all the same, over unix sockets that only we can open: an in-process
     transport would answer only when a stream is over.
     """
-    clock, ids = SystemClock(), RandomIds()
+    # What no user sees goes by the machine's own time, also while that of the API stands still.
+    clock = SystemClock()
     async with AsyncExitStack() as stack:
         public = listen_tcp(settings.host, settings.port)
         stack.callback(public.close)
         port = public.getsockname()[1]
         secure = open_secure(settings, stack)
-        secrets = keep_secrets(settings, ids)
+        secrets = keep_secrets(settings, RandomIds())
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        real = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        runtime = await stack.enter_async_context(open_faulty(real, bus))
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),
                 bus=bus,
-                clock=clock,
-                ids=ids,
+                clock=VirtualClock(),
+                ids=id_source(settings),
                 options=control_plane_options(settings, secrets, https_port=secure.port if secure else None),
             )
         )
@@ -141,6 +145,11 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         if secure is not None:
             await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
         yield Embedded(_origin(settings, port), secrets.api_key, runtime)
+
+
+def id_source(settings: Settings) -> IdSource:
+    """Random identifiers, or those of the seed."""
+    return RandomIds() if settings.seed is None else SeededIds(settings.seed)
 
 
 async def _wait_for_runner(plane: ControlPlane) -> None:
@@ -210,6 +219,7 @@ def proxy_options(settings: Settings) -> ProxyOptions:
         trust_forwarded=settings.trust_forwarded,
         preview_warning=settings.preview_warning,
         version=__version__,
+        journal=settings.journal,
     )
 
 
@@ -223,16 +233,15 @@ def _origin(settings: Settings, port: int) -> str:
 @asynccontextmanager
 async def open_api(settings: Settings) -> AsyncIterator[None]:
     """The control plane alone, for the distributed form."""
-    clock, ids = SystemClock(), RandomIds()
     async with AsyncExitStack() as stack:
-        secrets = keep_secrets(settings, ids)
+        secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),
                 bus=bus,
-                clock=clock,
-                ids=ids,
+                clock=VirtualClock(),
+                ids=id_source(settings),
                 # Another process serves https; what it listens on is told by the setting alone.
                 options=control_plane_options(settings, secrets, https_port=settings.https_port or None),
             )
@@ -249,7 +258,8 @@ async def open_runner_process(settings: Settings, *, leave: Leave) -> AsyncItera
     async with AsyncExitStack() as stack:
         secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        real = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        runtime = await stack.enter_async_context(open_faulty(real, bus))
         internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
         runner = await stack.enter_async_context(
             open_runner(

@@ -10,10 +10,14 @@ from litestar.di import Provide
 
 from sandyard.bus import Bus
 from sandyard.clock import Clock
-from sandyard.ids import IdSource
+from sandyard.ids import IdSource, RandomIds
+from sandyard.virtual_clock import VirtualClock, machine_of
 from sandyard_api.access import Guard, key_guard, provide_grant, provide_key, provide_origin, token_guard
 from sandyard_api.api_keys import routes as api_key_routes
 from sandyard_api.api_keys.service import ApiKeys, keep_owner_key
+from sandyard_api.bench import routes as bench_routes
+from sandyard_api.bench.clock import ClockControl
+from sandyard_api.bench.resetting import Resetting, begin_seed
 from sandyard_api.config import routes as config_routes
 from sandyard_api.config.service import Health
 from sandyard_api.database import Database, open_database
@@ -80,6 +84,7 @@ PUBLIC_SLICES = (
     snapshot_routes.ROUTER,
     registry_routes.ROUTER,
     storage_routes.ROUTER,
+    bench_routes.ROUTER,
 )
 INTERNAL_SLICES = (dispatch_routes.ROUTER,)
 
@@ -126,6 +131,9 @@ class Services:
     changes: Wakeups
     arrivals: Wakeups
     announcer: Announcer
+    timers: Timers
+    clock_control: ClockControl
+    resetting: Resetting
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
@@ -154,25 +162,20 @@ async def open_control_plane(
         await keep_owner_key(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
+        await begin_seed(database, ids)
         services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
         await services.snapshots.keep_general()
+        if isinstance(clock, VirtualClock):
+            await stack.enter_async_context(services.clock_control.running())
         for hints in (services.changes, services.job_hints, services.arrivals):
             await stack.enter_async_context(hints.listening())
         events = EventGateway(bus, services.keys)
         await stack.enter_async_context(events.running())
-        timers = Timers(
-            database,
-            clock,
-            sandboxes=services.sandboxes,
-            announcer=services.announcer,
-            snapshot_work=services.snapshot_work,
-            period_seconds=options.timer_seconds,
-            destroyed_hours=options.destroyed_hours,
-        )
-        await stack.enter_async_context(timers.running())
+        await stack.enter_async_context(services.timers.running())
         problems = Problems(clock)
         public = public_app(services, events, problems, options)
-        yield ControlPlane(public, internal_app(services, problems, options), database, timers, services.runners)
+        inner = internal_app(services, problems, options)
+        yield ControlPlane(public, inner, database, services.timers, services.runners)
 
 
 def build_services(
@@ -183,7 +186,7 @@ def build_services(
         Wakeups(bus, clock, channel) for channel in (CHANNEL_SANDBOXES, CHANNEL_JOBS, CHANNEL_RUNNERS)
     )
     announcer = Announcer(bus, changes, job_hints)
-    runners = Runners(database, clock, arrivals, lost_seconds=options.runner_lost_seconds)
+    runners = Runners(database, machine_of(clock), arrivals, lost_seconds=options.runner_lost_seconds)
     registries = Registries(database, clock, ids, seal)
     contexts = Contexts(_object_files(options), StorageKeys(seal), clock, ids)
     snapshot_work = SnapshotWork(
@@ -201,6 +204,7 @@ def build_services(
         wait_seconds=options.wait_seconds,
     )
     quotas = Quotas(options.limits)
+    keys = ApiKeys(database, clock, ids, bus)
     sandboxes = Sandboxes(
         database,
         clock,
@@ -215,6 +219,7 @@ def build_services(
         region=options.region,
         wait_seconds=options.wait_seconds,
     )
+    timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, options)
     return Services(
         database=database,
         health=Health(database, bus),
@@ -224,7 +229,7 @@ def build_services(
         arrivals=arrivals,
         announcer=announcer,
         runners=runners,
-        keys=ApiKeys(database, clock, ids, bus),
+        keys=keys,
         organizations=Organizations(database),
         listing=Listing(database),
         sessions=SessionRecords(database),
@@ -240,16 +245,40 @@ def build_services(
         lineage=Lineage(database, sandboxes),
         repairs=Repairs(sandboxes, clock, quotas),
         snapshotting=Snapshotting(sandboxes, snapshots),
+        # Leases are nobody's to see: drawn from a seed, each poll of a runner would shift the identifiers behind it.
         dispatch=Dispatch(
             database,
             clock,
-            ids,
+            RandomIds(),
             seal=seal,
             runners=runners,
             announcer=announcer,
             snapshot_work=snapshot_work,
             lease_seconds=options.lease_seconds,
         ),
+        timers=timers,
+        clock_control=ClockControl(database, bus, clock, timers=timers, changes=changes, keys=keys),
+        resetting=Resetting(database, bus, clock, ids, sandboxes=sandboxes, changes=changes, keys=keys),
+    )
+
+
+def build_timers(
+    database: Database,
+    clock: Clock,
+    sandboxes: Sandboxes,
+    announcer: Announcer,
+    snapshot_work: SnapshotWork,
+    options: ControlPlaneOptions,
+) -> Timers:
+    """The timers, not yet running."""
+    return Timers(
+        database,
+        clock,
+        sandboxes=sandboxes,
+        announcer=announcer,
+        snapshot_work=snapshot_work,
+        period_seconds=options.timer_seconds,
+        destroyed_hours=options.destroyed_hours,
     )
 
 

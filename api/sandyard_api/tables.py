@@ -1,6 +1,7 @@
 """Every table of the control plane, imported for its side effect on `Base.metadata`: what the migrations build."""
 
 from sandyard_api.api_keys.models import ApiKey
+from sandyard_api.bench.models import BenchState
 from sandyard_api.database import Base
 from sandyard_api.jobs.models import JobRow
 from sandyard_api.organizations.models import Organization
@@ -16,6 +17,7 @@ from sandyard_api.users.models import User
 METADATA = Base.metadata
 TABLES = (
     ApiKey,
+    BenchState,
     BuildLogChunk,
     JobRow,
     Organization,

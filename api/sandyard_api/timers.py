@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 
 from sandyard.clock import Clock
+from sandyard.virtual_clock import machine_of
 from sandyard_api.database import Database
 from sandyard_api.errors import ApiError
 from sandyard_api.jobs import queue
@@ -179,9 +180,9 @@ class Timers:
                 harmless = row.desired in (Desired.PAUSED, Desired.ARCHIVED)
                 await (self._give_up if harmless else self._fail)(row.id, observed, reason)
 
-    async def _fail_exhausted(self, now: datetime) -> None:
+    async def _fail_exhausted(self, _now: datetime) -> None:
         async with self._database.reading() as db:
-            jobs = await queue.exhausted(db, now=now)
+            jobs = await queue.exhausted(db, now=machine_of(self._clock).now())
         for job in jobs:
             await self._fail(job.sandbox_id, None, f"{job.kind.value} was given up after {job.attempts} attempts")
 

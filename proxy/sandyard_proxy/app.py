@@ -14,6 +14,7 @@ from sandyard_api.jobs.client import ControlPlane
 from sandyard_proxy.activity import Activity
 from sandyard_proxy.answers import AnswerOnce, answer_error, answer_health
 from sandyard_proxy.asgi import App, Receive, Scope, Send, raw_path
+from sandyard_proxy.bench.front import Bench
 from sandyard_proxy.cors import with_permission
 from sandyard_proxy.destinations import Destination, check_host, find_destination
 from sandyard_proxy.doors import Doors, Runners
@@ -27,6 +28,8 @@ from sandyard_proxy.sandboxes import SandboxRoutes
 from sandyard_runner.client import RunnerClient
 
 log = structlog.get_logger(__name__)
+
+BENCH = b"/_sandyard/"
 
 __all__ = ["ProxyOptions", "open_proxy"]
 
@@ -50,15 +53,19 @@ async def open_proxy(
     clients = Runners(runners)
     doors = Doors(options.doors_dir, clients, routes.forget)
     follow = FollowRoutes(routes, doors, clients, bus)
+    bench = Bench(routes, bus, clock, journal=options.journal, version=options.version)
     tasks = [asyncio.create_task(routes.watch(bus)), asyncio.create_task(activity.run())]
     try:
-        yield _Proxy(
-            control_plane_app,
-            SandboxRoutes(routes, doors, follow, activity, warns=options.preview_warning),
-            follow,
-            HostRules.of(options.allowed_hosts, options.public_url),
-            options,
-        )
+        async with bench.running():
+            yield _Proxy(
+                control_plane_app,
+                SandboxRoutes(routes, doors, follow, activity, warns=options.preview_warning),
+                follow,
+                HostRules.of(options.allowed_hosts, options.public_url),
+                options,
+                activity,
+                bench,
+            )
     finally:
         for task in tasks:
             task.cancel()
@@ -76,10 +83,18 @@ class _Proxy:
     follow: FollowRoutes
     hosts: HostRules
     options: ProxyOptions
+    activity: Activity
+    bench: Bench
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return
+        if self.bench.is_idle:
+            await self._serve(scope, receive, send)
+        else:
+            await self.bench.around(scope, receive, send, self._serve)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         destination = find_destination(scope)
         once = AnswerOnce(send if destination is None else with_permission(scope, send))
         try:
@@ -101,5 +116,13 @@ class _Proxy:
             await self.sandboxes.serve(scope, receive, send, destination)
         elif raw_path(scope) == b"/health" and scope["type"] == "http":
             await answer_health(scope, send, self.options.version, self.follow.stats)
+        elif self.bench.owns(scope):
+            await self.bench.serve(scope, receive, send, self._ask_control_plane)
         else:
-            await self.control_plane(tell_origin(scope, trust=self.options.trust_forwarded), receive, send)
+            await self._ask_control_plane(scope, receive, send)
+
+    async def _ask_control_plane(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if raw_path(scope).startswith(BENCH):
+            # Use that was seen before the clock is moved must not be told as use after it.
+            await self.activity.flush()
+        await self.control_plane(tell_origin(scope, trust=self.options.trust_forwarded), receive, send)

@@ -20,3 +20,5 @@ class ProxyOptions:
     """Browsers see a page that warns of foreign content before a preview."""
     version: str = ""
     """Shown by `/health`."""
+    journal: bool = False
+    """Whether requests are recorded from the start on."""

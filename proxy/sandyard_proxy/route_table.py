@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
 import structlog
@@ -96,6 +96,8 @@ class RouteTable:
     def __init__(self, control_plane: ControlPlane, clock: Clock) -> None:
         self._control_plane = control_plane
         self._clock = clock
+        self._ahead = timedelta()
+        """How far the control plane's clock is ahead of ours, as its last answer told: it may be a virtual one."""
         self._routes: Remembered[Route] = Remembered(clock, ROUTE_SECONDS)
         self._grants: Remembered[KeyGrant] = Remembered(clock, KEY_SECONDS)
 
@@ -104,15 +106,17 @@ class RouteTable:
 
         async def ask() -> Route | None:
             try:
-                return await self._control_plane.route(key)
+                route = await self._control_plane.route(key)
             except UnknownRoute:
                 return None
+            self._ahead = (route.told_at or self._clock.now()) - self._clock.now()
+            return route
 
         return await self._routes.get(key, ask, fresh=fresh)
 
     def now(self) -> datetime:
-        """By the clock that tokens expire by."""
-        return self._clock.now()
+        """By the control plane's clock, which tokens expire by."""
+        return self._clock.now() + self._ahead
 
     async def grant(self, key: str) -> KeyGrant | None:
         """What an API key stands for, or `None`. Raises `ControlPlaneAway`."""
@@ -126,8 +130,8 @@ class RouteTable:
         return await self._grants.get(hashlib.sha256(key.encode()).hexdigest(), ask)
 
     def forget(self, sandbox_id: str) -> None:
-        """Whatever is known of that sandbox is stale; so is every "unknown", which may have been its name."""
-        self._routes.forget(lambda key, route: route is None or sandbox_id in (key, route.sandbox_id))
+        """Whatever is known of that sandbox, of all for no id, is stale; so is "unknown": it may have been its name."""
+        self._routes.forget(lambda key, route: route is None or sandbox_id in ("", key, route.sandbox_id))
 
     async def watch(self, bus: Bus) -> None:
         """Drop what hints on the bus say is stale, for as long as the proxy runs."""

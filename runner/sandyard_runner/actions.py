@@ -12,7 +12,7 @@ from sandyard_api.jobs.client import ControlPlane, ControlPlaneUnreachable, Leas
 from sandyard_api.jobs.wire import ImageSource, Job, JobKind, JobProgress, JobResult
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.door_http import ask_json
-from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
+from sandyard_runner.errors import DaemonUnreachable, ImageFailure, NotPresent, RuntimeFailure, Unsupported
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
@@ -75,6 +75,8 @@ class Actions:
             return await self._by_kind[job.kind](job)
         except _Failed as failed:
             return _failure(job, failed.observed, failed.failure)
+        except ImageFailure as failure:
+            return _failure(job, Observed.ERROR if job.spec.image is None else Observed.BUILD_FAILED, failure)
         except RuntimeFailure as failure:
             return await self._failed(job, failure)
         except LeaseVoid:

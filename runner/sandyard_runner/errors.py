@@ -4,6 +4,7 @@
     ├── RuntimeFailure          the runtime could not do what it was asked
     │   ├── Unsupported         it never can; the message says what to use instead
     │   ├── NotPresent          the sandbox does not exist here
+    │   ├── ImageFailure        its image cannot be had
     │   └── DaemonUnreachable   the sandbox runs, and its daemon does not answer
     ├── BundleError             no daemon bundle can be made on this machine
     └── RunnerUnreachable       a runner's own API does not answer (raised by `client`)
@@ -45,6 +46,12 @@ class NotPresent(RuntimeFailure):
 
     def __init__(self, sandbox_id: str) -> None:
         super().__init__(f"sandbox {sandbox_id} does not exist on this runner")
+
+
+class ImageFailure(RuntimeFailure):
+    """The image of a sandbox cannot be had."""
+
+    code = "IMAGE_FAILURE"
 
 
 class DaemonUnreachable(RuntimeFailure):

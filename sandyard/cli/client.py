@@ -23,10 +23,18 @@ class Client:
 
     def get(self, path: str) -> Any:
         """The decoded answer. Raises `click.ClickException` with the server's own words."""
-        request = Request(self.origin + path, headers=self.headers)  # noqa: S310  the origin is http or https
+        return self.call("GET", path)
+
+    def call(self, method: str, path: str, body: object = None, *, seconds: float = TIMEOUT_SECONDS) -> Any:
+        """Send JSON, if any, and decode the answer's, or its text. Raises `click.ClickException`."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = self.headers | ({"Content-Type": "application/json"} if data is not None else {})
+        request = Request(self.origin + path, data, headers, method=method)  # noqa: S310  the origin is http or https
         try:
-            with urlopen(request, timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310
-                return json.load(answer)
+            with urlopen(request, timeout=seconds) as answer:  # noqa: S310
+                told = answer.read()
+                is_json = answer.headers.get_content_type() == "application/json"
+                return json.loads(told) if is_json and told else told.decode()
         except HTTPError as error:
             raise click.ClickException(_message(error)) from error
         except (URLError, TimeoutError) as error:

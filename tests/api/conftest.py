@@ -16,7 +16,7 @@ from yarl import URL
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import Clock, SystemClock
-from sandyard.ids import RandomIds
+from sandyard.ids import IdSource, RandomIds
 from sandyard.serving import listen_tcp, listen_unix, serve
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
@@ -98,7 +98,12 @@ def options(**changes: Any) -> ControlPlaneOptions:
 
 @asynccontextmanager
 async def open_world(
-    database_url: str, *, bus: Bus | None = None, clock: Clock | None = None, **changes: Any
+    database_url: str,
+    *,
+    bus: Bus | None = None,
+    clock: Clock | None = None,
+    ids: IdSource | None = None,
+    **changes: Any,
 ) -> AsyncIterator[World]:
     """A control plane and its clients on loopback."""
     async with AsyncExitStack() as stack:
@@ -108,7 +113,7 @@ async def open_world(
                 database_url=database_url,
                 bus=bus,
                 clock=clock or SystemClock(),
-                ids=RandomIds(),
+                ids=ids or RandomIds(),
                 options=options(**changes),
             )
         )

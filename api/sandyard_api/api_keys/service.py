@@ -17,6 +17,8 @@ from sandyard_api.api_keys.models import ApiKey
 from sandyard_api.database import Database
 from sandyard_api.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from sandyard_api.jobs.wire import CHANNEL_KEYS, KeyGrant
+from sandyard_api.organizations.models import Organization
+from sandyard_api.organizations.service import DEFAULT_ORGANIZATION
 from sandyard_api.sealing.service import fingerprint
 
 OWNER_KEY_NAME = "owner"
@@ -129,6 +131,10 @@ class ApiKeys:
         except BusError as error:
             log.warning("hint_lost", channel=CHANNEL_KEYS, error=str(error))
 
+    def forget(self) -> None:
+        """Look every key up again: one was removed, or the time by which they expire was moved."""
+        self._cache.clear()
+
     async def row(self, key_id: str) -> ApiKey:
         """The key's record."""
         async with self._database.reading() as db:
@@ -137,6 +143,7 @@ class ApiKeys:
     async def _look_up(self, digest: str) -> KeyGrant:
         async with self._database.reading() as db:
             row = await db.scalar(select(ApiKey).where(ApiKey.hash == digest))
+            organization = None if row is None else await db.get(Organization, row.organization_id)
         if row is None or not hmac.compare_digest(row.hash, digest):
             raise Unauthorized
         now = self._clock.now()
@@ -144,7 +151,8 @@ class ApiKeys:
             raise Unauthorized
         if row.last_used_at is None or now - row.last_used_at >= USED_EVERY:
             await self._note_use(row.id, now)
-        return KeyGrant(row.id, row.organization_id, row.user_id, tuple(row.permissions))
+        is_owner = organization is not None and organization.name == DEFAULT_ORGANIZATION
+        return KeyGrant(row.id, row.organization_id, row.user_id, tuple(row.permissions), is_owner)
 
     async def _note_use(self, key_id: str, now: datetime) -> None:
         async with self._database.transaction() as db:

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
+from sandyard.virtual_clock import machine_of, seen_at
 from sandyard_api.database import Database
 from sandyard_api.dispatch.bodies import Claimed
 from sandyard_api.errors import Conflict, MovedMeanwhile, NotFound
@@ -81,6 +82,7 @@ class Dispatch:
     ) -> None:
         self._database = database
         self._clock = clock
+        self._machine = machine_of(clock)
         self._ids = ids
         self._seal = seal
         self._runners = runners
@@ -108,7 +110,7 @@ class Dispatch:
         async def apply() -> Move | None:
             now = self._clock.now()
             async with self._database.transaction() as db:
-                until = now + timedelta(seconds=self._lease_seconds)
+                until = self._machine.now() + timedelta(seconds=self._lease_seconds)
                 job = await queue.extend(db, job_id, progress.lease, until=until)
                 if job is None:
                     raise _void(job_id)
@@ -185,17 +187,19 @@ class Dispatch:
             preview_token=self._seal.open(row.preview_token_sealed),
             public=row.public,
             runner_url=url,
+            told_at=self._clock.now(),
             signed_port=signed.port if signed else None,
             signed_until=signed.expires_at if signed else None,
             signing_key=self._seal.open(row.signing_key_sealed) if row.signing_key_sealed else "",
+            name=row.name,
+            labels=row.labels,
         )
 
     async def touch(self, activity: dict[str, datetime]) -> None:
         """Note when sandboxes were last used; never moves one back, and not into the future."""
-        now = self._clock.now()
         async with self._database.transaction() as db:
-            for sandbox_id, at in activity.items():
-                at = min(at, now)
+            for sandbox_id, told in activity.items():
+                at = seen_at(self._clock, told)
                 await db.execute(
                     update(Sandbox)
                     .where(Sandbox.id == sandbox_id, Sandbox.last_activity_at < at)
@@ -219,7 +223,7 @@ class Dispatch:
                 db,
                 request.runner_id,
                 lease=self._ids.token(),
-                now=self._clock.now(),
+                now=self._machine.now(),
                 lease_seconds=self._lease_seconds,
                 limit=limit,
             )

@@ -34,7 +34,7 @@ from sandyard_api.sandboxes.states import Desired, Observed
 CHANNEL_JOBS = "jobs"
 """Hint: a job was written. Payload: the runner id."""
 CHANNEL_ROUTES = "routes"
-"""Hint: whatever was known of a sandbox's route is stale. Payload: the sandbox id."""
+"""Hint: whatever was known of a sandbox's route is stale. Payload: the sandbox id; empty means every sandbox."""
 CHANNEL_KEYS = "keys"
 """Hint: a key was revoked. Payload: empty."""
 
@@ -292,12 +292,16 @@ class Route:
     public: bool
     runner_url: str | None
     """Base URL of the runner's own API (log leases, forwarding); `None` before a runner has it."""
+    told_at: datetime | None = None
+    """The control plane's time when it answered: what `signed_until` and signed URLs expire by."""
     signed_port: int | None = None
     """Where it was asked for by the token of a signed preview: the one port that the token opens."""
     signed_until: datetime | None = None
     """When that token expires."""
     signing_key: str = ""
     """What signed file URLs are checked with; empty while nobody asked for it, and then no signature holds."""
+    name: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,3 +312,5 @@ class KeyGrant:
     organization_id: str
     user_id: str
     permissions: tuple[str, ...] = ()
+    is_owner: bool = False
+    """Whether it is of the organization that the installation began with."""

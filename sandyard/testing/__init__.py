@@ -1,0 +1,4 @@
+"""Sandyard for test runs: a server that is started once, organizations that keep tests apart, reports of failures."""
+
+READY = "server.json"
+"""Name of the file by which a server of a test run says where it is."""
