@@ -257,7 +257,9 @@ def build_services(
             lease_seconds=options.lease_seconds,
         ),
         timers=timers,
-        clock_control=ClockControl(database, bus, clock, timers=timers, changes=changes, keys=keys),
+        clock_control=ClockControl(
+            database, bus, clock, timers=timers, snapshots=snapshot_work, changes=changes, keys=keys
+        ),
         resetting=Resetting(database, bus, clock, ids, sandboxes=sandboxes, changes=changes, keys=keys),
     )
 

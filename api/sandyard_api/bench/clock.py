@@ -24,6 +24,7 @@ from sandyard_api.jobs.models import JobRow, JobState
 from sandyard_api.jobs.wire import CHANNEL_KEYS, CHANNEL_ROUTES
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.states import Desired, Observed
+from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.timers import Timers
 from sandyard_api.wakeups import Wakeups
 
@@ -51,12 +52,21 @@ class ClockControl:
     """Moves the clock of the whole installation. One move at a time."""
 
     def __init__(
-        self, database: Database, bus: Bus, clock: Clock, *, timers: Timers, changes: Wakeups, keys: ApiKeys
+        self,
+        database: Database,
+        bus: Bus,
+        clock: Clock,
+        *,
+        timers: Timers,
+        snapshots: SnapshotWork,
+        changes: Wakeups,
+        keys: ApiKeys,
     ) -> None:
         self._database = database
         self._bus = bus
         self._clock = clock
         self._timers = timers
+        self._snapshots = snapshots
         self._changes = changes
         self._keys = keys
         self._moving = asyncio.Lock()
@@ -179,7 +189,9 @@ class ClockControl:
         now = self._clock.now()
         async with self._database.reading() as db:
             rows = await db.scalars(select(Sandbox).where(Sandbox.desired != Desired.DESTROYED))
-            return min((at for row in rows for at in due_times(row) if at > now), default=None)
+            times = [at for row in rows for at in due_times(row) if at > now]
+        unused = await self._snapshots.next_due(now)
+        return min(times + ([unused] if unused is not None else []), default=None)
 
     async def _settle(self) -> None:
         """Wait until no work is open. Raises `Conflict` when some stays open for long."""
@@ -188,13 +200,14 @@ class ClockControl:
             with self._changes.watch(*busy) as watch:
                 left = deadline - self._clock.monotonic()
                 if left <= 0:
-                    raise Conflict(f"sandboxes that are still changing hold the clock: {', '.join(busy[:5])}")
+                    raise Conflict(f"what is still changing holds the clock: {', '.join(busy[:5])}")
                 if await self._busy() == busy:
                     await watch.wait(min(left, RECHECK_SECONDS))
 
     async def _busy(self) -> list[str]:
         async with self._database.reading() as db:
-            return list(await db.scalars(select(JobRow.sandbox_id).where(JobRow.state == JobState.OPEN)))
+            working = list(await db.scalars(select(JobRow.sandbox_id).where(JobRow.state == JobState.OPEN)))
+        return working + await self._snapshots.being_made()
 
     async def _keep(self) -> None:
         """Store the state, tell the other replicas, and forget what expires by the clock."""
@@ -216,7 +229,8 @@ class ClockControl:
 
 def due_times(row: Sandbox) -> list[datetime]:
     """When something may be due for that sandbox; a moment too many costs one look and nothing else."""
-    minutes = {row.auto_stop_minutes, row.auto_archive_minutes, row.auto_delete_minutes} if _rests(row) else set()
+    settings = (row.auto_stop_minutes, row.auto_pause_minutes, row.auto_archive_minutes, row.auto_delete_minutes)
+    minutes = set(settings) if _rests(row) else set()
     times = [row.last_activity_at + timedelta(minutes=each) for each in minutes if each > 0]
     return times + ([row.auto_destroy_at] if row.auto_destroy_at is not None else [])
 

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
+from sandyard.virtual_clock import machine_of
 from sandyard_api.database import Database
 from sandyard_api.errors import Conflict
 from sandyard_api.jobs.models import JobRow, JobState
@@ -47,6 +48,8 @@ class SnapshotWork:
     ) -> None:
         self._database = database
         self._clock = clock
+        self._machine = machine_of(clock)
+        """What leases go by: they are about this machine, also while the users' time stands still."""
         self._ids = ids
         self._registries = registries
         self._changes = changes
@@ -56,7 +59,7 @@ class SnapshotWork:
         """Up to `limit` snapshots whose image nobody works on, oldest first, under a lease."""
         if limit <= 0:
             return []
-        now, lease = self._clock.now(), self._ids.token()
+        now, lease = self._machine.now(), self._ids.token()
         free = (
             select(Snapshot.id)
             .where(
@@ -76,7 +79,7 @@ class SnapshotWork:
                 lease=lease,
                 lease_until=now + timedelta(seconds=self._lease_seconds),
                 attempts=Snapshot.attempts + 1,
-                progressed_at=now,
+                progressed_at=self._clock.now(),
             )
             .returning(Snapshot)
             .execution_options(synchronize_session=False, populate_existing=True)
@@ -114,7 +117,7 @@ class SnapshotWork:
     async def progress(self, snapshot_id: str, progress: ImageProgress) -> None:
         """Extend a lease and note how far the work came. Raises `Conflict` when the lease is void."""
         now = self._clock.now()
-        values: dict[str, object] = {"lease_until": now + timedelta(seconds=self._lease_seconds)}
+        values: dict[str, object] = {"lease_until": self._machine.now() + timedelta(seconds=self._lease_seconds)}
         if progress.step is not None:
             values |= {"state": SnapshotState(progress.step.value), "progressed_at": now, "updated_at": now}
         async with self._database.transaction() as db:
@@ -164,11 +167,25 @@ class SnapshotWork:
             late = Snapshot.progressed_at <= now - timedelta(minutes=minutes)
             await self._fail(now, state, f"Timeout while {WAITING_FOR[state]}", late)
         for state in PREPARING:
-            given_up = (Snapshot.attempts >= MAX_ATTEMPTS) & (Snapshot.lease_until < now)
+            given_up = (Snapshot.attempts >= MAX_ATTEMPTS) & (Snapshot.lease_until < self._machine.now())
             await self._fail(now, state, f"given up after {MAX_ATTEMPTS} attempts: no runner came to an end", given_up)
         unserved = ~exists().where(JobRow.image == Snapshot.image, JobRow.state == JobState.OPEN)
         await self._fail(now, SnapshotState.SNAPSHOTTING, "the sandbox was deleted or failed meanwhile", unserved)
         await self._deactivate_unused(now)
+
+    async def being_made(self) -> list[str]:
+        """Ids of snapshots that a runner works on, or is to."""
+        async with self._database.reading() as db:
+            return list(await db.scalars(select(Snapshot.id).where(Snapshot.state.in_(PREPARING))))
+
+    async def next_due(self, after: datetime) -> datetime | None:
+        """When the first snapshot, after that moment, becomes inactive because nobody used it."""
+        async with self._database.reading() as db:
+            used = func.coalesce(Snapshot.last_used_at, Snapshot.created_at)
+            since = after - timedelta(minutes=UNUSED_MINUTES)
+            active = (Snapshot.state == SnapshotState.ACTIVE) & Snapshot.organization_id.is_not(None)
+            first = await db.scalar(select(func.min(used)).where(active, used > since))
+        return None if first is None else first + timedelta(minutes=UNUSED_MINUTES)
 
     async def wanted_images(self, db: AsyncSession) -> Sequence[str]:
         """Images of snapshots that sandboxes can be, or are about to be, made from."""
