@@ -85,9 +85,12 @@ async def remove_everything(settings: Settings) -> list[str]:
             for sandbox in await local.present():
                 await local.remove(sandbox.sandbox_id)
                 lines.append(f"removed sandbox {sandbox.sandbox_id}")
+            for image in await local.images():
+                await local.remove_image(image)
+                lines.append(f"removed image {image}")
     return lines
 
 
 def _holds_local_sandboxes(data_dir: Path) -> bool:
-    sandboxes = data_dir / "sandboxes"
-    return sandboxes.is_dir() and any(sandboxes.iterdir())
+    held = (data_dir / "sandboxes", data_dir / "images")
+    return any(path.is_dir() and any(path.iterdir()) for path in held)

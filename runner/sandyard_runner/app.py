@@ -21,7 +21,7 @@ from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.reconcile import Reconciler
 from sandyard_runner.registry import Registry
 from sandyard_runner.relay import Relay
-from sandyard_runner.runtime.contract import PresentState, Runtime
+from sandyard_runner.runtime.contract import CanCommit, PresentState, Runtime
 
 LAST_WORD_SECONDS = 5.0
 
@@ -103,6 +103,8 @@ async def open_runner(
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
         await _leave(runtime, observer, observations, options.leave)
+        if options.leave is Leave.REMOVE:
+            await _remove_images(runtime, control_plane, options.runner_id)
         await observer.close()
         await relay.close()
 
@@ -202,6 +204,18 @@ async def _leave(runtime: Runtime, observer: Observer, observations: Observation
             await observations.flush()
     except (ControlPlaneError, TimeoutError) as error:
         log.warning("last_observations_lost", reason=str(error))  # the next start's comparison finds the same
+
+
+async def _remove_images(runtime: Runtime, control_plane: RunnerControlPlane, runner_id: str) -> None:
+    """Archives and beginnings of forks: with the sandboxes they were made for, they are of no use."""
+    if not isinstance(runtime, CanCommit):
+        return
+    try:
+        for wanted in await control_plane.wanted(runner_id):
+            for image in wanted.spec.owned_images:
+                await runtime.remove_image(image)
+    except (ControlPlaneError, RuntimeFailure) as failure:
+        log.error("images_left_behind", reason=str(failure))
 
 
 async def _end(runtime: Runtime, observer: Observer, observations: Observations, sandbox_id: str, leave: Leave) -> None:

@@ -150,3 +150,28 @@ async def test_answers_fit_the_clients_models(world: World) -> None:
     assert client.ApiKeyList.from_dict((await world.client.call("GET", "/api-keys/current")).json) is not None
     ready = (await world.client.call("GET", "/health/ready")).json
     assert client.HealthControllerCheck200Response.from_dict(ready) is not None
+
+
+async def test_answers_of_the_lifecycle_fit_the_description_and_the_models(
+    world: World, description: dict[str, Any]
+) -> None:
+    sandbox = await world.create(autoPauseInterval=30)
+    answers = []
+    fork = await world.client.call("POST", f"/sandbox/{sandbox['id']}/fork", {"name": "branch"})
+    await world.runner.work_once()
+    for relation in ("parent", "ancestors", "forks"):
+        key = sandbox["id"] if relation == "forks" else "branch"
+        told = (await world.client.call("GET", f"/sandbox/{key}/{relation}")).json
+        answers += told if isinstance(told, list) else [told]
+    for step in ("backup", "pause", "start", "stop", "archive", "start", "autopause/5"):
+        async with world.runner.working():
+            answers.append((await world.client.call("POST", f"/sandbox/branch/{step}")).json)
+            answers.append((await world.client.call("GET", "/sandbox/branch")).json)
+            while answers[-1]["state"].endswith("ing"):
+                answers[-1] = (await world.client.call("GET", "/sandbox/branch")).json
+    answers.append((await world.client.call("POST", "/sandbox/branch/resize", {"cpu": 3})).json)
+    assert [answer["message"] for answer in answers if "state" not in answer] == []
+    assert {"pausing", "archiving", "resizing", "started", "stopped"} <= {answer["state"] for answer in answers}
+    for answer in [fork.json, *answers]:
+        check_schema(description, "Sandbox", answer)
+        assert client.Sandbox.from_dict(answer) is not None

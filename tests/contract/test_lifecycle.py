@@ -193,18 +193,20 @@ def test_a_sandbox_whose_first_process_ends_says_so_and_starts_again(sandyard: I
 def test_the_asynchronous_client_sees_the_same(sandyard: Instance, folder: Path) -> None:
     program = CLIENTS / "python" / "lifecycle.py"
     done = run_program([python_with_sdk(NEWEST_PYTHON_SDK), program], sandyard, folder)
-    check_flow(done)
+    check_flow(sandyard, done)
 
 
 def test_the_typescript_client_sees_the_same(sandyard: Instance, folder: Path) -> None:
     options = ("--format=esm", "--platform=node", "--bundle", "--packages=external")
     source = bundle(CLIENTS / "typescript" / "lifecycle.ts", Path("lifecycle.mjs"), *options)
-    check_flow(run_program(["node", source], sandyard, folder))
+    check_flow(sandyard, run_program(["node", source], sandyard, folder))
 
 
-def check_flow(done: Any) -> None:
+def check_flow(sandyard: Instance, done: Any) -> None:
     assert done.exit_code == 0, done
     saw = json.loads(done.text)
+    # Its client does not wait for that, and its image goes last.
+    wait_for(Toolbox(sandyard, {"id": saw["id"]}, authorization(sandyard)), "destroyed")
     assert saw["paused"] == "paused"
     assert saw["resumed"] == "started"
     assert saw["fork"] == ["started", "kept\n"]

@@ -214,8 +214,13 @@ async def test_removing_everything_leaves_other_installations_alone(
     kept = await started(runtime)
     async with open_docker_runtime(other) as neighbour:
         gone = await started(neighbour)
+        await neighbour.commit(gone.sandbox_id, "sandyard/test-neighbour:kept")
     removed = await remove_everything(other)
-    assert removed == [f"removed container {gone.sandbox_id}", "removed network sandyard-feedface"]
+    assert removed == [
+        f"removed container {gone.sandbox_id}",
+        "removed network sandyard-feedface",
+        "removed image sandyard/test-neighbour:kept",
+    ]
     assert await remove_everything(other) == []
     assert [present.sandbox_id for present in await runtime.present()] == [kept.sandbox_id]
 
@@ -226,6 +231,21 @@ async def test_creating_and_removing_twice_is_doing_it_once(runtime: DockerRunti
     await asyncio.gather(runtime.remove(sandbox.sandbox_id), runtime.remove(sandbox.sandbox_id))
     await runtime.remove(sandbox.sandbox_id)
     assert await runtime.present() == []
+
+
+async def test_an_image_of_a_sandbox_starts_as_its_base_does_and_is_taken_for_no_sandbox(
+    runtime: DockerRuntime, options: DockerOptions, engine: Any
+) -> None:
+    sandbox = await started(runtime)
+    await runtime.commit(sandbox.sandbox_id, "sandyard/test-base:kept")
+    try:
+        kept, base = (engine.inspect_image(name)["Config"] for name in ("sandyard/test-base:kept", BUSYBOX))
+        assert [kept[key] or None for key in ("Entrypoint", "Cmd", "WorkingDir", "User")] == [
+            base[key] or None for key in ("Entrypoint", "Cmd", "WorkingDir", "User")
+        ]
+        assert kept["Labels"]["dev.sandyard.installation"] == kept["Labels"]["dev.sandyard.sandbox"] == ""
+    finally:
+        await runtime.remove_image("sandyard/test-base:kept")
 
 
 async def test_the_network_goes_when_the_last_sandbox_has_gone(options: DockerOptions, engine: Any) -> None:

@@ -180,6 +180,22 @@ async def test_a_stopped_sandbox_says_so_and_a_started_one_is_served_at_once(yar
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("state", ["pausing", "paused", "resuming"])
+async def test_a_paused_sandbox_says_so(yard: Yard, state: str) -> None:
+    yard.control_plane.change(state=state)
+    await yard.bus.publish(CHANNEL_ROUTES, SANDBOX.encode())
+    message = await expect(yard, 400, "BAD_REQUEST", f"{yard.toolbox}/x", Authorization=f"Bearer {KEY}")
+    assert message == "bad request: the Sandbox is paused. Start it to resume it"
+
+
+@pytest.mark.parametrize("state", ["resizing", "snapshotting"])
+async def test_a_sandbox_is_served_while_it_is_resized_or_kept(yard: Yard, state: str) -> None:
+    yard.control_plane.change(state=state)
+    await yard.bus.publish(CHANNEL_ROUTES, SANDBOX.encode())
+    async with yard.client.get(f"{yard.toolbox}/x", headers=yard.key) as answer:
+        assert answer.status == 200
+
+
 async def test_a_sandbox_that_stopped_since_its_route_was_remembered_says_so(yard: Yard) -> None:
     gone = "33333333-5b5e-4a53-9f6e-3b6f5a0f7a11"
     first = yard.control_plane.routes[0]

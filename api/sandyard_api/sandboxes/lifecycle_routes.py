@@ -59,7 +59,8 @@ async def back_up(
     present: Given[Presenter],
     key: Given[str],
 ) -> Full:
-    """createBackup: kept by the protocol as something that does nothing."""
+    """createBackup"""
+    # Kept by the protocol as something that does nothing: archives are made when they are asked for.
     row = await sandboxes.get(grant.organization_id, key)
     if row.is_ephemeral:
         raise BadRequest("Ephemeral sandboxes cannot be backed up")

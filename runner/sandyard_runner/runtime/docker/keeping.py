@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import structlog
 from docker.utils import parse_repository_tag
 
 from sandyard_api.jobs.wire import Resources
@@ -11,7 +12,11 @@ from sandyard_runner.runtime.docker.container import kept_configuration, limits
 from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.images import full_reference
-from sandyard_runner.runtime.docker.options import DockerOptions
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE, DockerOptions
+
+UNNAMED_FOR = "10m"
+
+log = structlog.get_logger(__name__)
 
 
 class Keeping:
@@ -55,7 +60,8 @@ class Keeping:
             # Containers that were made from it keep its layers; without force the engine would keep the name as well.
             await self._engine.call(f"remove {image}", lambda api: api.remove_image(full_reference(image), force=True))
         except Missing:
-            return
+            log.debug("already_removed", image=image)
+        await self._prune()
 
     async def pause(self, sandbox_id: str) -> None:
         """Freeze the container's cgroup. Raises `NotPresent`."""
@@ -82,6 +88,18 @@ class Keeping:
             await self._engine.call("resize the container", lambda api: api.update_container(name, **changes))
         except Missing as error:
             raise NotPresent(sandbox_id) from error
+
+    async def _prune(self) -> None:
+        """Images that lost their name while a container stood on them, and now stand alone."""
+        filters = {
+            "dangling": True,
+            "label": f"{LABEL_IMAGE}={self._options.installation}",
+            "until": UNNAMED_FOR,  # a commit names its image a moment after it made it
+        }
+        try:
+            await self._engine.call("remove unused images", lambda api: api.prune_images(filters=filters))
+        except Conflict:
+            log.debug("pruning_already")  # the engine does one at a time
 
     async def _state(self, sandbox_id: str) -> dict[str, Any]:
         name = self._options.container(sandbox_id)

@@ -1,12 +1,14 @@
 """Opening the docker runtime, and removing everything of ours from the engine."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
 import structlog
+from docker.errors import NotFound
 
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
 from sandyard_runner.errors import RuntimeFailure
@@ -84,6 +86,7 @@ async def _say_farewell(
         present = [sandbox.sandbox_id for sandbox in await runtime.present()]
         if departure is Departure.EVERYTHING:
             await _each(runtime.remove, present)
+            await _remove_kept_images(engine, options)
             present = []
         elif departure is Departure.STACK:
             await _each(runtime.stop, present)
@@ -121,14 +124,20 @@ async def remove_everything(options: DockerOptions) -> list[str]:
 async def _remove_kept_images(engine: Engine, options: DockerOptions) -> list[str]:
     label = {"label": f"{LABEL_IMAGE}={options.installation}"}
     found = await engine.call("list the images", lambda api: api.images(filters=label))
-    names = [name for item in found for name in item["RepoTags"] or [] if name != "<none>:<none>"]
+    names = [name for item in found for name in _names_of(item)]
     for name in names:
         await engine.call("remove an image", partial(_remove_image, name=name))
     return [f"removed image {name}" for name in names]
 
 
+def _names_of(listed: dict[str, Any]) -> list[str]:
+    """By what an image is removed: each of its names, or its id when it has none any more."""
+    return [name for name in listed["RepoTags"] or [] if name != "<none>:<none>"] or [listed["Id"]]
+
+
 def _remove_image(api: Api, name: str) -> None:
-    api.remove_image(name, force=True)
+    with contextlib.suppress(NotFound):  # gone with the image that stood on it
+        api.remove_image(name, force=True)
 
 
 def _remove_volume(api: Api, name: str) -> None:

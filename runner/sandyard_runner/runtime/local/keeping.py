@@ -41,6 +41,10 @@ class Keeping:
         """Whether it was kept."""
         return await asyncio.to_thread(self._layout.kept.exists, image)
 
+    async def images(self) -> list[str]:
+        """What is kept here."""
+        return await asyncio.to_thread(self._layout.kept.names)
+
     async def remove_image(self, image: str) -> None:
         """Not there is success; sandboxes have copies of their own."""
         await asyncio.to_thread(self._layout.kept.remove, image)

@@ -71,9 +71,8 @@ class KeptImages:
             remove_tree(gone)
 
     def names(self) -> list[str]:
-        """Every image there is."""
-        found = [path.name for path in self.directory.iterdir()] if self.directory.is_dir() else []
-        return sorted(unquote(name) for name in found if not name.startswith("."))
+        """Every image, in order of their names."""
+        return sorted(unquote(path.name) for path in self.directory.glob("[!.]*"))
 
     def sweep(self) -> None:
         """Remove what was cut short."""

@@ -22,6 +22,7 @@ async def main() -> None:
     saw: dict[str, Any] = {}
     async with AsyncDaytona() as daytona:
         sandbox = await daytona.create()
+        saw["id"] = sandbox.id
         try:
             await sandbox.process.exec('echo kept > "$HOME/note"')
             await sandbox.pause()

@@ -14,6 +14,7 @@ async function main() {
   const daytona = new Daytona()
   const saw: Record<string, unknown> = {}
   const sandbox = await daytona.create()
+  saw.id = sandbox.id
   try {
     await sandbox.process.executeCommand('echo kept > "$HOME/note"')
     await sandbox.pause()
