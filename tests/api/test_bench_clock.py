@@ -52,14 +52,16 @@ async def test_a_frozen_clock_gives_the_same_time_to_everything_and_work_goes_on
 async def test_a_month_of_stops_and_deletes_happens_in_order_and_each_at_its_own_moment(bench: World) -> None:
     start = datetime.fromisoformat((await move(bench, "freeze"))["now"])
     late = await create(bench, autoStopInterval=MINUTES_OF_A_MONTH - 20, autoDeleteInterval=10)
-    early = await create(bench, autoStopInterval=15, autoDeleteInterval=MINUTES_OF_A_MONTH - 720)
+    early = await create(bench, autoStopInterval=15, autoArchiveInterval=0, autoDeleteInterval=MINUTES_OF_A_MONTH - 720)
+    cold = await create(bench, autoStopInterval=15, autoArchiveInterval=60)
     moved = await move(bench, "advance", seconds=30 * 86400)
     assert moved["mode"] == "frozen"
     assert datetime.fromisoformat(moved["now"]) == start + timedelta(days=30)
     found = {
         name: {state: at for at, state in await history(bench, box["id"])}
-        for name, box in (("early", early), ("late", late))
+        for name, box in (("early", early), ("late", late), ("cold", cold))
     }
+    assert found["cold"]["archived"] == start + timedelta(minutes=75)
     assert found["early"]["stopped"] == start + timedelta(minutes=15)
     assert found["early"]["destroyed"] == start + timedelta(minutes=MINUTES_OF_A_MONTH - 705)
     assert found["late"]["stopped"] == start + timedelta(minutes=MINUTES_OF_A_MONTH - 20)

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from dataclasses import replace
 from datetime import timedelta
 
 import aiohttp
@@ -140,7 +141,7 @@ async def test_wanted_tells_what_should_be_there(world: World) -> None:
 async def test_a_route_is_found_by_id_name_and_token_and_the_token_dies_with_the_next_start(world: World) -> None:
     sandbox = await world.create(name="my web", public=True)
     token = (await world.client.call("GET", "/sandbox/my%20web/ports/1/preview-url")).json["token"]
-    routes = [await world.internal.route(key) for key in (sandbox["id"], "my web", token)]
+    routes = [replace(await world.internal.route(key), told_at=None) for key in (sandbox["id"], "my web", token)]
     assert routes[0] == routes[1] == routes[2]
     assert (routes[0].state, routes[0].public, routes[0].preview_token) == ("started", True, token)
     assert routes[0].runner_url == "unix:/nowhere/runner.sock"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import docker
 import pytest
 
 daytona_sdk = pytest.importorskip("daytona", reason="the newest Python SDK is a development dependency")
@@ -31,6 +32,7 @@ from daytona.common.errors import (  # noqa: E402
     DaytonaNotFoundError,
 )
 
+from sandyard_runner.runtime.docker.options import LABEL_IMAGE  # noqa: E402
 from tests.contract.conftest import running  # noqa: E402
 from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations  # noqa: E402
@@ -64,8 +66,19 @@ def trusted(request: pytest.FixtureRequest) -> Iterator[Instance]:
         try:
             yield instance
         finally:
+            remove_images(data[0])
             undo = [SANDYARD, "trust", "--undo", "--data-dir", str(data[0])]
             subprocess.run(undo, check=True, capture_output=True, timeout=120)
+
+
+def remove_images(data_dir: Path) -> None:
+    """What was built for an installation; it would only go with `sandyard down`."""
+    engine = docker.APIClient(version="auto")
+    label = f"{LABEL_IMAGE}={(data_dir / 'installation').read_text().strip()}"
+    for image in engine.images(filters={"label": label}):
+        with contextlib.suppress(docker.errors.APIError):
+            engine.remove_image(image["Id"], force=True)
+    engine.close()
 
 
 @pytest.fixture
