@@ -6,6 +6,7 @@ from typing import Any
 
 from sandyard_api.access import SCOPE_ORIGIN, bearer_token
 from sandyard_api.api_keys.service import ApiKeys
+from sandyard_api.coverage.absences import absence_of
 from sandyard_api.coverage.matching import OperationTable
 from sandyard_api.coverage.operations import OPERATIONS
 from sandyard_api.errors import ApiError, NotFound, NotImplementedHere
@@ -94,8 +95,10 @@ class Gate:
         if operation is None or operation.is_implemented:
             return
         await self._keys.check(bearer_token(_header(scope, b"authorization")))
+        absence = absence_of(operation.path)
         raise NotImplementedHere(
             f"{operation.id} ({operation.method} {API}{operation.path}) is not implemented by this version of Sandyard"
+            + (f": {absence.reason}" if absence else "")
         )
 
     async def _refuse(self, error: ApiError, scope: Scope, path: str, send: Send) -> None:

@@ -156,6 +156,9 @@ async def _check_account(world: World, description: dict[str, Any]) -> None:
     }.items():
         answer = (await world.client.call("GET", f"/organizations/{organization['id']}{path}")).json
         check_schema(description, schema, answer[0] if isinstance(answer, list) else answer)
+    sandbox = (await world.client.call("GET", "/sandbox")).json["items"][0]["id"]
+    check_schema(description, "RegionQuota", (await world.client.call("GET", f"/sandbox/{sandbox}/region-quota")).json)
+    assert (await world.client.call("GET", f"/sandbox/{sandbox}/organization")).json == organization
     check_schema(description, "User", (await world.client.call("GET", "/users/me")).json)
     check_schema(description, "Region", (await world.client.call("GET", "/regions")).json[0])
 

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sandyard_api.coverage.absences import FIXTURES, Status, absence_of
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -16,6 +18,14 @@ class Operation:
     def is_implemented(self) -> bool:
         """Whether this version answers it, with anything but 501."""
         return self.id in IMPLEMENTED
+
+    @property
+    def status(self) -> Status:
+        """What becomes of it."""
+        if self.is_implemented:
+            return Status.FIXTURE if self.id in FIXTURES else Status.IMPLEMENTED
+        absence = absence_of(self.path)
+        return absence.status if absence else Status.REFUSED
 
 
 IMPLEMENTED = frozenset(
@@ -31,6 +41,8 @@ IMPLEMENTED = frozenset(
         "getOrganization",
         "listOrganizationMembers",
         "getOrganizationUsageOverview",
+        "getOrganizationBySandboxId",
+        "getRegionQuotaBySandboxId",
         "listAvailableSandboxClasses",
         "getAuthenticatedUser",
         "listAvailableRegions",

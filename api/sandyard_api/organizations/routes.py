@@ -11,12 +11,15 @@ from sandyard_api.organizations.schemas import (
     AvailableClass,
     Member,
     OrganizationDto,
+    RegionQuota,
     Usage,
     member,
+    region_quota,
     region_use,
     shown,
 )
 from sandyard_api.organizations.service import Organizations
+from sandyard_api.sandboxes.service import Sandboxes
 
 
 @get("/")
@@ -76,6 +79,28 @@ async def available_classes(
     return [AvailableClass(options.region)]
 
 
+@get("/api/sandbox/{sandbox_ref:str}/organization")
+async def of_sandbox(
+    organizations: Given[Organizations],
+    sandboxes: Given[Sandboxes],
+    grant: Given[KeyGrant],
+    options: Given[ControlPlaneOptions],
+    key: Given[str],
+) -> OrganizationDto:
+    """getOrganizationBySandboxId"""
+    await sandboxes.get(grant.organization_id, key)
+    return await _shown(organizations, grant, options)
+
+
+@get("/api/sandbox/{sandbox_ref:str}/region-quota")
+async def quota_of_sandbox(
+    sandboxes: Given[Sandboxes], grant: Given[KeyGrant], options: Given[ControlPlaneOptions], key: Given[str]
+) -> RegionQuota:
+    """getRegionQuotaBySandboxId"""
+    row = await sandboxes.get(grant.organization_id, key)
+    return region_quota(row.organization_id, row.region, options.limits)
+
+
 async def _shown(organizations: Organizations, grant: KeyGrant, options: ControlPlaneOptions) -> OrganizationDto:
     row, owner = await organizations.get(grant.organization_id)
     return shown(row, owner, options.limits, region=options.region, preview_warning=options.preview_warning)
@@ -87,4 +112,5 @@ def _check_own(grant: KeyGrant, organization_id: str) -> None:
         raise Forbidden("Access denied")
 
 
-ROUTER = Router(path="/api/organizations", route_handlers=[list_all, read, members, usage, available_classes])
+ORGANIZATIONS = Router(path="/api/organizations", route_handlers=[list_all, read, members, usage, available_classes])
+ROUTER = Router(path="/", route_handlers=[ORGANIZATIONS, of_sandbox, quota_of_sandbox])

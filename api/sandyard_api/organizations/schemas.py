@@ -85,6 +85,26 @@ class RegionUse(msgspec.Struct, rename="camel"):
     max_disk_per_gpu: int | None = None
 
 
+class RegionQuota(msgspec.Struct, rename="camel"):
+    """Limits in one region."""
+
+    organization_id: str
+    region_id: str
+    total_cpu_quota: int
+    total_memory_quota: int
+    total_disk_quota: int
+    max_cpu_per_sandbox: int
+    max_memory_per_sandbox: int
+    max_disk_per_sandbox: int
+    sandbox_class: str = CONTAINER
+    total_gpu_quota: int = 0
+    max_disk_per_non_ephemeral_sandbox: int | None = None
+    max_cpu_per_gpu: int | None = None
+    max_memory_per_gpu: int | None = None
+    max_disk_per_gpu: int | None = None
+    max_sandbox_lifespan: int | None = None
+
+
 class Usage(msgspec.Struct, rename="camel"):
     """Limits and use of an organization."""
 
@@ -123,6 +143,20 @@ def shown(row: Organization, owner: User, limits: Limits, *, region: str, previe
 def member(user: User) -> Member:
     """A user as the organization's owner."""
     return Member(user.id, user.organization_id, user.name, user.email, user.created_at, user.created_at)
+
+
+def region_quota(organization_id: str, region: str, limits: Limits) -> RegionQuota:
+    """The limits as a region's quota."""
+    return RegionQuota(
+        organization_id=organization_id,
+        region_id=region,
+        total_cpu_quota=limits.cpu,
+        total_memory_quota=limits.memory,
+        total_disk_quota=limits.disk,
+        max_cpu_per_sandbox=limits.sandbox_cpu,
+        max_memory_per_sandbox=limits.sandbox_memory,
+        max_disk_per_sandbox=limits.sandbox_disk,
+    )
 
 
 def region_use(region: str, limits: Limits, used: Use) -> RegionUse:
