@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
@@ -19,7 +20,7 @@ from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.models import Sandbox, StateChange
 from sandyard_api.sandboxes.states import Desired, Observed, Request
 from sandyard_api.tables import METADATA
-from sandyard_migrations.upgrade import downgrade, newest_revision, upgrade
+from sandyard_migrations.upgrade import alembic_config, downgrade, newest_revision, upgrade
 from tests import factories
 from tests.factories import NOON
 
@@ -31,6 +32,10 @@ async def database(database_url: str) -> AsyncIterator[Database]:
         async with opened.transaction() as db:
             db.add(factories.organization())
         yield opened
+
+
+def test_the_newest_revision_is_the_head_of_the_scripts() -> None:
+    assert newest_revision() == ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 async def test_the_migrations_build_exactly_the_models(database: Database) -> None:
