@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 from sandyard.scopes import HANG_UP
 
 SHUTDOWN_SECONDS = 5
+MAX_SOCKET_PARENT = 60
+"""Characters of a directory below which a directory of ours and a socket's name still fit an address."""
 PING_SECONDS = 25.0
 """Load balancers cut connections that are silent for a minute."""
 
@@ -36,6 +39,18 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@contextmanager
+def sockets_directory() -> Iterator[Path]:
+    """A directory of our own for unix sockets, removed at the end.
+
+    Their addresses have 108 bytes: where the user's temporary directory has a long name, `/tmp` holds it.
+    """
+    usual = tempfile.gettempdir()
+    place = usual if len(usual) <= MAX_SOCKET_PARENT else "/tmp"  # noqa: S108  made by mkdtemp, for us alone
+    with tempfile.TemporaryDirectory(prefix="sandyard-", dir=place) as directory:
+        yield Path(directory)
 
 
 def listen_tcp(host: str, port: int) -> socket.socket:

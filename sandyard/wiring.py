@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from sandyard.clock import SystemClock
 from sandyard.ids import IdSource, RandomIds, SeededIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
-from sandyard.serving import listen_tcp, listen_unix, serve
+from sandyard.serving import listen_tcp, listen_unix, serve, sockets_directory
 from sandyard.settings import InvalidSetting, Settings
 from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import ControlPlane, open_control_plane
@@ -101,7 +100,7 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         port = public.getsockname()[1]
         secure = open_secure(settings, stack)
         secrets = keep_secrets(settings, RandomIds())
-        sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
+        sockets = stack.enter_context(sockets_directory())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
         real = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
         runtime = await stack.enter_async_context(open_faulty(real, bus))

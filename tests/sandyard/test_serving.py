@@ -1,11 +1,12 @@
 import asyncio
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from sandyard.serving import listen_tcp, listen_unix, serve
+from sandyard.serving import listen_tcp, listen_unix, serve, sockets_directory
 
 
 async def _hello(scope: Any, receive: Any, send: Any) -> None:
@@ -36,3 +37,14 @@ def test_a_taken_port_is_named() -> None:
         port = first.getsockname()[1]
         with pytest.raises(OSError, match=f"127.0.0.1:{port}"):
             listen_tcp("127.0.0.1", port)
+
+
+def test_sockets_fit_their_addresses_whatever_the_temporary_directory_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with sockets_directory() as directory:
+        listen_unix(directory / "internal.sock").close()
+    assert not directory.exists()

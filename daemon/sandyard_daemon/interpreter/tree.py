@@ -57,8 +57,8 @@ class Tree:
         self._reports += data
         *lines, self._reports = self._reports.split(b"\n")
         for line in lines:
-            word, _, rest = line.partition(b" ")
-            self._tell(int(rest) if word == b"exit" else KILLED)
+            word, *numbers = line.split(b" ")  # the exit code, then the signal
+            self._tell(int(numbers[0]) if word == b"exit" else KILLED)
         if not data:
             self._tell(KILLED)
             self._close()

@@ -123,6 +123,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/project-dir", "GetProjectDir", True),
     Operation("GET", "/process/pty/create-connect", "CreateConnectPtySession", True),
     Operation("POST", "/files/upload", "UploadFileLegacy", True),
+    Operation("HEAD", "/files/download", "DownloadFileHead", True),
 )
 
 INTERNAL: tuple[Operation, ...] = (
