@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SANDYARD_ARGS ?=
+# Processes that share the tests, each file's going to one: most of them wait for something most of the time.
+TEST_WORKERS ?= 3
 
 .PHONY: help setup check test test-all up bench docs lock image images clients clean
 
@@ -35,7 +37,7 @@ check: setup ## Format, lint, types, layers, generated documents
 	$(BIN)/python -m scripts.documents --check
 
 test: setup ## The tests; what needs Docker, PostgreSQL or Redis is skipped, with the reason, where they are missing
-	$(BIN)/pytest -rs
+	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -rs
 
 test-all: setup ## The full matrix and the long forms
 	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -m '' -rs
