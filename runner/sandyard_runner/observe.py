@@ -51,6 +51,11 @@ class Observations:
         self._waiting.append(Observation(sandbox_id, observed, reason, self._clock.now()))
         self._added.set()
 
+    def note(self, sandbox_id: str, text: str) -> None:
+        """Have something written into the sandbox's history soon."""
+        self._waiting.append(Observation(sandbox_id, Observed.STARTED, text, self._clock.now(), is_note=True))
+        self._added.set()
+
     async def run(self) -> None:
         """Send what was added, until cancelled."""
         while True:
@@ -180,6 +185,9 @@ class Observer:
 
     async def _on_event(self, event: RuntimeEvent) -> None:
         log.info("sandbox_event", sandbox_id=event.sandbox_id, gone=event.gone, reason=event.reason)
+        if event.is_note:
+            self._observations.note(event.sandbox_id, event.reason)
+            return
         self._registry.discard(event.sandbox_id)
         await self._finish(event.sandbox_id)
         observed = Observed.ERROR if event.gone else Observed.STOPPED

@@ -3,7 +3,7 @@
 import asyncio
 import base64
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -108,6 +108,16 @@ async def test_a_sandbox_that_vanished_is_an_error_and_not_forgotten(world: Worl
     await world.internal.observe([saw(sandbox["id"], Observed.DESTROYED, "")])
     read = await world.client.call("GET", f"/sandbox/{sandbox['id']}")
     assert (read.json["state"], read.json["errorReason"]) == ("error", "removed outside Sandyard")
+
+
+async def test_a_note_is_kept_in_the_history_and_changes_no_state(world: World) -> None:
+    sandbox = await world.create()
+    text = "uses 4.0 GiB of disk, more than its 3 GiB; nothing was stopped"
+    note = Observation(sandbox["id"], Observed.STARTED, text, datetime.now(UTC), is_note=True)
+    await world.internal.observe([note])
+    read = (await world.client.call("GET", f"/_sandyard/sandboxes/{sandbox['id']}")).json
+    assert (read["history"][-1]["state"], read["history"][-1]["cause"]) == ("started", text)
+    assert (await world.client.call("GET", f"/sandbox/{sandbox['id']}")).json["state"] == "started"
 
 
 async def test_observations_of_unknown_sandboxes_and_during_a_job_change_nothing(world: World) -> None:

@@ -154,6 +154,9 @@ class Dispatch:
             async def apply(seen: Observation = observation) -> Move | None:
                 async with self._database.transaction() as db:
                     row = await db.get(Sandbox, seen.sandbox_id)
+                    if row is not None and seen.is_note:
+                        moves.record(db, row, cause=seen.reason, at=self._clock.now())
+                        return None
                     if row is None or await queue.with_open_job(db, [seen.sandbox_id]):
                         return None
                     return await moves.sight(

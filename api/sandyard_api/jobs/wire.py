@@ -227,6 +227,8 @@ class Observation:
     observed: Observed
     reason: str
     at: datetime
+    is_note: bool = False
+    """Only `reason` counts: it goes into the sandbox's history, and no state changes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,8 @@ class RuntimeEvent:
     gone: bool
     """The sandbox was removed, files and all; otherwise it only stopped."""
     reason: str
+    is_note: bool = False
+    """Nothing happened to it: only something to be said of it, such as that it is over a limit that is watched."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,9 @@ def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> 
         Capability("cpu", Enforcement.ENFORCED, "CPU quota of the container's cgroup"),
         Capability("memory", Enforcement.ENFORCED, "memory limit of the container's cgroup, no swap on top"),
         Capability("processes", Enforcement.ENFORCED, "process limit of the container's cgroup"),
-        Capability("disk", Enforcement.IGNORED, "accepted and not enforced: sandboxes share the engine's disk"),
+        Capability(
+            "disk", Enforcement.WATCHED, "measured each minute and told in the sandbox's history, not prevented"
+        ),
         Capability(
             "images", Enforcement.ENFORCED, "any Linux image of the machine's architecture, pulled when missing"
         ),

@@ -56,12 +56,19 @@ async def open_docker_runtime(options: DockerOptions) -> AsyncIterator[DockerRun
         )
         stack.push_async_callback(reader.close)
         await reader.start()
+        watching = asyncio.create_task(runtime.disk.run(), name="disk")
+        stack.push_async_callback(_end, watching)
         dependents = await stack.enter_async_context(watch_dependents(engine, own))
         try:
             yield runtime
         finally:
             await runtime.close()
             await _say_farewell(engine, options, runtime, dependents, rules)
+
+
+async def _end(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _prepare_files(options: DockerOptions) -> Bundle:

@@ -25,6 +25,7 @@ from sandyard_runner.runtime.contract import (
 from sandyard_runner.runtime.docker import door
 from sandyard_runner.runtime.docker.capabilities import capabilities
 from sandyard_runner.runtime.docker.container import HostPaths, configuration, exit_reason, read_present
+from sandyard_runner.runtime.docker.disk import DiskWatch
 from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.images import Images
@@ -68,6 +69,7 @@ class DockerRuntime(Keeping):
         """Set when the container dies; there while `start` waits."""
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
         self._telling: set[asyncio.Task[None]] = set()
+        self.disk = DiskWatch(engine, [f"{LABEL_INSTALLATION}={options.installation}", LABEL_SANDBOX], self._note)
 
     def capabilities(self) -> Sequence[Capability]:
         """What is enforced and what is not."""
@@ -117,6 +119,7 @@ class DockerRuntime(Keeping):
     async def start(self, spec: SandboxSpec) -> None:
         """Start it, or leave it alone when it runs and its daemon knows this secret already."""
         directory = self._door_directory(spec.sandbox_id)
+        self.disk.limit(spec.sandbox_id, spec.disk_gib)
         if (await self._inspect(spec.sandbox_id))["State"]["Running"]:
             if await is_well(self.door(spec.sandbox_id), spec.door_secret):
                 return
@@ -238,6 +241,11 @@ class DockerRuntime(Keeping):
     def door(self, sandbox_id: str) -> Path:
         """The daemon's socket as this process sees it."""
         return door_path(self._options.doors_dir, sandbox_id)
+
+    def _note(self, sandbox_id: str, text: str) -> None:
+        log.warning("sandbox_over_limit", sandbox_id=sandbox_id, reason=text)
+        for queue in self._listeners:
+            queue.put_nowait(RuntimeEvent(sandbox_id, gone=False, reason=text, is_note=True))
 
     async def close(self) -> None:
         """Let go; containers stay as they are."""
