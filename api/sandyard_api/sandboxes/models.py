@@ -48,6 +48,8 @@ class Sandbox(Base):
     labels: Mapped[dict[str, str]]
     public: Mapped[bool]
     network_block_all: Mapped[bool]
+    volumes: Mapped[list[dict[str, str]]]
+    """What it mounts, each `{volumeId, mountPath, subpath?}`; the id is `host:/path` for a folder of the host."""
     cpu: Mapped[int]
     gpu: Mapped[int]
     memory_gib: Mapped[int]
