@@ -1,4 +1,4 @@
-"""Socket.IO: pushes what happens to sandboxes, snapshots and volumes of an organization. Clients send nothing but their key."""
+"""Socket.IO: pushes what happens to what an organization has. Clients send nothing but their key."""
 
 import asyncio
 from collections import Counter

@@ -19,7 +19,7 @@ from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import fork_image
-from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
+from sandyard_api.sandboxes.models import INHERITED, BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
 from sandyard_api.sandboxes.orders import order_of
 from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
@@ -48,22 +48,6 @@ NEEDS = {
     Request.SNAPSHOT: ("snapshot", "Making a snapshot"),
 }
 """What a runtime must be able to do for a request, and how clients are told that it cannot."""
-INHERITED = (
-    *("organization_id", "region", "runner_id", "snapshot", "snapshot_id", "dockerfile", "context_hashes"),
-    *("entrypoint", "user", "env", "labels", "public"),
-    *(
-        "network_block_all",
-        "volumes",
-        "cpu",
-        "gpu",
-        "memory_gib",
-        "disk_gib",
-        "auto_stop_minutes",
-        "auto_pause_minutes",
-    ),
-    *("auto_archive_minutes", "auto_delete_minutes", "auto_destroy_at", "daemon_version"),
-)
-"""What a fork has from its parent."""
 
 
 class Sandboxes:

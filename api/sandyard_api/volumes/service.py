@@ -84,7 +84,7 @@ class Volumes:
         now = self._clock.now()
         async with self._database.transaction() as db:
             # First the write, whose lock whoever mounts it now waits for; only then the look at who has it.
-            row = await db.scalar(
+            row: Volume | None = await db.scalar(
                 update(Volume)
                 .where(Volume.id == volume_id, Volume.organization_id == organization_id, Volume.deleted_at.is_(None))
                 .values(name=Volume.name + "-deleted", deleted_at=now, updated_at=now)
@@ -127,7 +127,7 @@ class Volumes:
             raise NotFound(f"Volume '{key}' not found")
         if len(found) > 1:
             raise BadRequest(f"Volume '{key}' is ambiguous: it is the ID of one volume and the name of another")
-        row = await db.scalar(
+        row: Volume | None = await db.scalar(
             update(Volume)
             .where(Volume.id == found[0].id, Volume.deleted_at.is_(None))
             .values(last_used_at=self._clock.now())
@@ -160,7 +160,7 @@ class Use:
         await self._teller.tell(*(_event("volume.lastUsedAt.updated", row) for row in self._rows))
 
 
-def _living(organization_id: str) -> Select[tuple[Volume]]:
+def _living(organization_id: str) -> Select[Volume]:
     return select(Volume).where(Volume.organization_id == organization_id, Volume.deleted_at.is_(None))
 
 

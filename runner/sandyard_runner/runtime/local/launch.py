@@ -14,6 +14,7 @@ from pathlib import Path
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local.process import ProcessId, only_child
 from sandyard_runner.runtime.local.tree import Account
+from sandyard_runner.volumes import Place
 
 ENTER = Path(__file__).with_name("enter.py")
 NAMESPACES_TIMEOUT_SECONDS = 10.0
@@ -38,6 +39,8 @@ class Launch:
     account: Account | None = None
     root: Path | None = None
     mounts: Sequence[Mapping[str, object]] = ()
+    folders: Sequence[Place] = ()
+    """What it shares with other sandboxes."""
     own_network: bool = True
     unreachable: Sequence[str] = field(default_factory=tuple)
 
@@ -121,6 +124,7 @@ def _plan(launch: Launch) -> dict[str, object]:
         "hostname": launch.hostname[:64],
         "root": str(launch.root),
         "mounts": [dict(mount) for mount in launch.mounts],
+        "folders": [[place.root, list(place.parts), place.target, place.read_only] for place in launch.folders],
         "mask_proc": as_root,
         "identity_user_namespace": as_root,
         "uid": account.uid,
