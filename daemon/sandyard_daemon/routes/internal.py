@@ -37,8 +37,7 @@ class InternalRoutes:
 
     async def mounts(self, request: Request) -> Answer:
         """Device and root of every mount of this sandbox, as the kernel has them."""
-        lines = MOUNTINFO.read_text(encoding="utf-8", errors="replace").splitlines()
-        return json_response(200, {"mounts": [line.split(" ")[2:4] for line in lines]})
+        return json_response(200, {"mounts": _mounts()})
 
     async def events(self, request: Request) -> Answer:
         """Events after a number, then live."""
@@ -46,3 +45,8 @@ class InternalRoutes:
         if not (after.isascii() and after.isdigit()):
             raise BadRequest("after must be the number of an event")
         return StreamResponse(200, self._events.lines(int(after)), "application/x-ndjson")
+
+
+def _mounts() -> list[list[str]]:
+    lines = MOUNTINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [line.split(" ")[2:4] for line in lines]

@@ -38,6 +38,10 @@ MASKED_FILES = ("sysrq-trigger", "timer_list", "timer_stats", "kallsyms", "kmsg"
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+class FolderError(Exception):
+    """What the sandbox has at a mount path does not allow a mount; `launch` knows it by its name."""
+
+
 def main() -> None:
     """Read the plan, enter, become the daemon; on any failure tell the reason and exit with 70."""
     status = int(sys.argv[2])
@@ -62,9 +66,9 @@ def enter(plan: dict[str, Any], status: int) -> None:
     _socket.sethostname(plan["hostname"])
     mount_tree(plan["root"], plan["mounts"])
     stage_folders(plan["root"] + STAGE, plan["folders"])
-    os.write(status, b"mounted\n")
     change_root(plan["root"])
     place_folders(plan["folders"])
+    os.write(status, b"mounted\n")
     if plan["mask_proc"]:
         mask_proc()
     become(plan)
@@ -139,8 +143,11 @@ def open_below(root: str, parts: list[str]) -> int:
 def place_folders(folders: list[Any]) -> None:
     """Move what is shared to where the sandbox wants it. Links on the way are its own, and lead nowhere else."""
     for number, (_, _, target, _) in enumerate(folders):
-        os.makedirs(target, exist_ok=True)
-        mount(f"{STAGE}/{number}", target, None, MS_BIND)
+        try:
+            os.makedirs(target, exist_ok=True)
+            mount(f"{STAGE}/{number}", target, None, MS_BIND)
+        except OSError as error:
+            raise FolderError(f"nothing can be mounted at {target}: {error.strerror}") from error
         check(libc.umount2(f"{STAGE}/{number}".encode(), MNT_DETACH), "umount of a staged folder")
         os.rmdir(f"{STAGE}/{number}")
     if folders:

@@ -17,6 +17,8 @@ from sandyard_runner.runtime.local.tree import Account
 from sandyard_runner.volumes import Place
 
 ENTER = Path(__file__).with_name("enter.py")
+FOLDER_ERROR = "FolderError: "
+"""How `enter.py` begins what the sandbox itself has to answer for."""
 NAMESPACES_TIMEOUT_SECONDS = 10.0
 REFUSED_HINT = (
     "This machine does not let Sandyard make namespaces ({reason}). Allow unprivileged user namespaces, run as root,"
@@ -87,6 +89,8 @@ async def launch_namespaces(launch: Launch) -> Launched:
     if said != "mounted" or monitor is None or process is None:
         child.kill()
         child.wait()
+        if said.startswith(FOLDER_ERROR):
+            raise RuntimeFailure(said.removeprefix(FOLDER_ERROR))
         raise RuntimeFailure(REFUSED_HINT.format(reason=said or _last_words(launch.log)))
     return Launched(child, monitor, process)
 
