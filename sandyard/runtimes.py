@@ -15,6 +15,7 @@ from sandyard.settings import Settings
 from sandyard_runner.runtime.contract import Runtime
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
 from sandyard_runner.runtime.local.runtime import open_local_runtime
+from sandyard_runner.volumes import Volumes
 from sandyard_runner.wire import Enforcement
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def docker_options(settings: Settings) -> "DockerOptions":
         installation=keep_secret(settings.data_dir, "installation", RandomIds().uuid),
         data_dir=settings.data_dir,
         doors_dir=settings.resolved_doors_dir(),
+        host_folders=settings.host_folders,
         default_image=settings.default_image,
         debian_mirror=settings.debian_mirror,
         oci_runtime=settings.oci_runtime,
@@ -77,6 +79,7 @@ def local_options(settings: Settings, *, keep_running: bool) -> LocalOptions:
         isolation=Isolation(settings.isolation),
         network=Network(settings.network),
         keep_running=keep_running,
+        host_folders=settings.host_folders,
     )
 
 
@@ -96,6 +99,10 @@ async def remove_everything(settings: Settings) -> list[str]:
             for image in await local.images():
                 await local.remove_image(image)
                 lines.append(f"removed image {image}")
+    volumes = Volumes(local_options(settings, keep_running=True).volumes_dir)
+    for name in await asyncio.to_thread(volumes.names):
+        await asyncio.to_thread(volumes.remove, name)
+        lines.append(f"removed the content of volume {name}")
     return lines
 
 

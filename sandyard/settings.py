@@ -1,11 +1,12 @@
 """Every setting, read once from the environment. Nothing else of Sandyard reads the environment."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from sandyard.folders import HostFolder, parse_host_folders
 from sandyard_api.quotas.limits import GENEROUS, Limits, parse_limits
 
 PREFIX = "SANDYARD_"
@@ -68,6 +69,11 @@ class Settings:
     doors_dir: Annotated[
         Path | None, "The sandboxes' doors, a directory that runner and proxy share; empty: in the data directory."
     ] = None
+    host_folders: Annotated[
+        tuple[HostFolder, ...],
+        "Comma-separated absolute paths, each with `:ro` behind it where wanted: folders of this machine that "
+        "sandboxes may mount as `host:/path`; empty: none.",
+    ] = ()
     default_image: Annotated[
         str | None, "Image of the default snapshot for the docker runtime; empty builds our own."
     ] = None
@@ -95,6 +101,11 @@ class Settings:
         return self.doors_dir or self.data_dir / "doors"
 
 
+PARSERS: Mapping[object, Callable[[str], object]] = {
+    Limits: parse_limits,
+    tuple[HostFolder, ...]: parse_host_folders,
+}
+"""Of types with a language of their own; they raise `ValueError`."""
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "runtime": ("auto", "docker", "local"),
     "isolation": ("namespaces", "none"),
@@ -141,9 +152,9 @@ def _parse(name: str, kind: object, text: str) -> object:
         if text.lower() not in SWITCHES:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {text!r}; it takes true or false")
         return SWITCHES[text.lower()]
-    if kind is Limits:
+    if (parse := PARSERS.get(kind)) is not None:
         try:
-            return parse_limits(text)
+            return parse(text)
         except ValueError as error:
             raise InvalidSetting(f"{PREFIX}{name.upper()}: {error}") from None
     if kind in (Path, Path | None):

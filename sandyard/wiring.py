@@ -198,6 +198,7 @@ def control_plane_options(
         allowed_hosts=settings.allowed_hosts,
         trust_forwarded=settings.trust_forwarded,
         limits=settings.limits,
+        host_folders=settings.host_folders,
         preview_warning=settings.preview_warning,
         storage_dir=settings.data_dir / "objects",
         storage_https_port=https_port,

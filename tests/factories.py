@@ -31,6 +31,7 @@ def sandbox(sandbox_id: str, **values: Any) -> Sandbox:
         "labels": {},
         "public": False,
         "network_block_all": False,
+        "volumes": [],
         "cpu": 1,
         "gpu": 0,
         "memory_gib": 1,

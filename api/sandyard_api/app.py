@@ -54,6 +54,7 @@ from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.snapshots import routes as snapshot_routes
 from sandyard_api.snapshots.build_logs import SnapshotLogs
 from sandyard_api.snapshots.service import Snapshots
+from sandyard_api.snapshots.telling import SnapshotTeller
 from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.storage import routes as storage_routes
 from sandyard_api.storage.app import StorageApp
@@ -62,6 +63,8 @@ from sandyard_api.storage.files import ObjectFiles
 from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
 from sandyard_api.users import routes as user_routes
+from sandyard_api.volumes import routes as volume_routes
+from sandyard_api.volumes.service import Volumes
 from sandyard_api.wakeups import Wakeups
 from sandyard_migrations.upgrade import upgrade
 
@@ -84,6 +87,7 @@ PUBLIC_SLICES = (
     snapshot_routes.ROUTER,
     registry_routes.ROUTER,
     storage_routes.ROUTER,
+    volume_routes.ROUTER,
     bench_routes.ROUTER,
 )
 INTERNAL_SLICES = (dispatch_routes.ROUTER,)
@@ -124,6 +128,7 @@ class Services:
     snapshot_logs: SnapshotLogs
     registries: Registries
     contexts: Contexts
+    volumes: Volumes
     storage: StorageApp
     sessions: SessionRecords
     dispatch: Dispatch
@@ -186,11 +191,13 @@ def build_services(
         Wakeups(bus, clock, channel) for channel in (CHANNEL_SANDBOXES, CHANNEL_JOBS, CHANNEL_RUNNERS)
     )
     announcer = Announcer(bus, changes, job_hints)
+    quotas = Quotas(options.limits)
     runners = Runners(database, machine_of(clock), arrivals, lost_seconds=options.runner_lost_seconds)
     registries = Registries(database, clock, ids, seal)
     contexts = Contexts(_object_files(options), StorageKeys(seal), clock, ids)
+    teller = SnapshotTeller(bus, changes)
     snapshot_work = SnapshotWork(
-        database, clock, ids, registries=registries, changes=changes, lease_seconds=options.lease_seconds
+        database, clock, ids, registries=registries, teller=teller, lease_seconds=options.lease_seconds
     )
     snapshots = Snapshots(
         database,
@@ -198,12 +205,13 @@ def build_services(
         ids,
         runners=runners,
         contexts=contexts,
-        changes=changes,
+        quotas=quotas,
+        teller=teller,
         jobs=job_hints,
         region=options.region,
         wait_seconds=options.wait_seconds,
     )
-    quotas = Quotas(options.limits)
+    volumes = Volumes(database, clock, ids, bus, quotas=quotas, host_folders=options.host_folders)
     keys = ApiKeys(database, clock, ids, bus)
     sandboxes = Sandboxes(
         database,
@@ -216,6 +224,7 @@ def build_services(
         quotas=quotas,
         snapshots=snapshots,
         contexts=contexts,
+        volumes=volumes,
         region=options.region,
         wait_seconds=options.wait_seconds,
     )
@@ -238,6 +247,7 @@ def build_services(
         snapshot_logs=SnapshotLogs(database, clock, changes),
         registries=registries,
         contexts=contexts,
+        volumes=volumes,
         storage=StorageApp(contexts, clock, ids),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),

@@ -70,6 +70,7 @@ class Base(DeclarativeBase):
         dict[str, str]: JSON(),
         dict[str, Any]: JSON(),
         list[Any]: JSON(),
+        list[dict[str, str]]: JSON(),
         list[str]: JSON(),
         enum.Enum: Enum(
             enum.Enum,

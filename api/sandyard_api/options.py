@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandyard.folders import HostFolder
 from sandyard_api.quotas.limits import GENEROUS, Limits
 
 
@@ -39,6 +40,8 @@ class ControlPlaneOptions:
     """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
     destroyed_hours: float = 24.0
     """How long the record of a destroyed sandbox can be read."""
+    host_folders: tuple[HostFolder, ...] = ()
+    """Folders of the host that sandboxes may mount."""
     storage_dir: Path | None = None
     """Where uploaded build contexts are kept; `None`: no object storage."""
     storage_max_bytes: int = 10 << 30

@@ -28,6 +28,7 @@ from sandyard_api.sandboxes.states import (
     Request,
 )
 from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.volumes.models import Volume
 
 RETRY_DESTROY = timedelta(seconds=30)
 TIMEOUT_WORDS = {
@@ -201,6 +202,7 @@ class Timers:
     async def _forget(self, now: datetime) -> None:
         async with self._database.transaction() as db:
             await db.execute(delete(Sandbox).where(Sandbox.destroyed_at <= now - self._keep_destroyed))
+            await db.execute(delete(Volume).where(Volume.deleted_at <= now - self._keep_destroyed))
             await db.execute(delete(JobRow).where(JobRow.finished_at <= now - self._keep_destroyed))
 
     async def _rows(self, *conditions: ColumnElement[bool]) -> list[Sandbox]:

@@ -43,6 +43,11 @@ class Fields:
         if self._complaints:
             raise BadRequest(", ".join(self._complaints))
 
+    @property
+    def complaints(self) -> tuple[str, ...]:
+        """Every complaint so far."""
+        return tuple(self._complaints)
+
     def complain(self, text: str) -> None:
         """Add a complaint of the caller's own."""
         self._complaints.append(text)

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import structlog
 
-from sandyard.bus.contract import Bus
+from sandyard.bus.contract import Bus, BusError
 from sandyard.clock import Clock
 from sandyard_api.jobs.client import ControlPlaneError, RunnerControlPlane
 from sandyard_api.jobs.wire import Heartbeat
@@ -22,6 +22,7 @@ from sandyard_runner.reconcile import Reconciler
 from sandyard_runner.registry import Registry
 from sandyard_runner.relay import Relay
 from sandyard_runner.runtime.contract import CanCommit, PresentState, Runtime
+from sandyard_runner.volume_work import VolumeWork
 
 LAST_WORD_SECONDS = 5.0
 
@@ -72,7 +73,7 @@ async def open_runner(
     observer = Observer(
         runtime=runtime, control_plane=control_plane, registry=registry, observations=observations, clock=clock
     )
-    images = ImageWork(runtime, control_plane)
+    images, volumes = ImageWork(runtime, control_plane), VolumeWork(runtime, control_plane)
     jobs = JobLoop(
         runner_id=options.runner_id,
         runtime=runtime,
@@ -92,9 +93,10 @@ async def open_runner(
         observations=observations,
         jobs=jobs,
         images=images,
+        volumes=volumes,
     )
     working = asyncio.create_task(
-        _keep_working(runtime, control_plane, clock, options, (observer, observations, reconciler, jobs)),
+        _keep_working(runtime, control_plane, clock, options, (observer, observations, reconciler, jobs, volumes, bus)),
         name="runner",
     )
     try:
@@ -109,7 +111,7 @@ async def open_runner(
         await relay.close()
 
 
-Parts = tuple[Observer, Observations, Reconciler, JobLoop]
+Parts = tuple[Observer, Observations, Reconciler, JobLoop, VolumeWork, Bus]
 
 
 async def _keep_working(
@@ -127,7 +129,7 @@ async def _keep_working(
 async def _work(
     runtime: Runtime, control_plane: RunnerControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
 ) -> None:
-    observer, observations, reconciler, jobs = parts
+    observer, observations, reconciler, jobs, volumes, bus = parts
     heartbeat = Heartbeat(
         options.url,
         runtime.name,
@@ -141,6 +143,7 @@ async def _work(
         group.create_task(_beat(control_plane, heartbeat, clock, options), name="heartbeat")
         group.create_task(_reconcile(reconciler, clock, options.reconcile_seconds), name="reconcile")
         group.create_task(jobs.run(), name="jobs")
+        group.create_task(_hear_of_volumes(volumes, bus, clock), name="volumes")
 
 
 async def _register(
@@ -174,6 +177,17 @@ async def _reconcile(reconciler: Reconciler, clock: Clock, seconds: float) -> No
             await reconciler.run_once()
         except (ControlPlaneError, RuntimeFailure) as error:
             log.warning("reconcile_failed", reason=str(error))
+
+
+async def _hear_of_volumes(volumes: VolumeWork, bus: Bus, clock: Clock) -> None:
+    """Listen for deleted volumes; while the bus is away, the reconciler finds them."""
+    backoff = Backoff(clock)
+    while True:
+        try:
+            await volumes.listen(bus)
+        except BusError as error:
+            log.warning("volume_hints_broke", reason=str(error))
+        await backoff.pause()
 
 
 async def _watch_runtime(observer: Observer, clock: Clock) -> None:

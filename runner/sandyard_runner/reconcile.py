@@ -14,6 +14,7 @@ from sandyard_runner.jobs import JobLoop
 from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Present, PresentState, Runtime
+from sandyard_runner.volume_work import VolumeWork
 
 ENDED_WITH_RUNNER = "its processes ended while no runner watched"
 LOST = "the sandbox does not exist on its runner any more"
@@ -44,6 +45,7 @@ class Reconciler:
         observations: Observations,
         jobs: JobLoop,
         images: ImageWork,
+        volumes: VolumeWork,
     ) -> None:
         self._runner_id = runner_id
         self._runtime = runtime
@@ -53,6 +55,7 @@ class Reconciler:
         self._observations = observations
         self._jobs = jobs
         self._images = images
+        self._volumes = volumes
         self._running = asyncio.Lock()
 
     async def run_once(self) -> None:
@@ -69,6 +72,7 @@ class Reconciler:
                 if not item.has_job and not self._jobs.touched_since(sandbox_id, mark):
                     await self._repair(item, present.get(sandbox_id))
             await self._images.remove_unwanted()
+            await self._volumes.remove_unwanted()
 
     async def _remove_orphans(self, present: Mapping[str, Present], wanted: Mapping[str, Wanted]) -> None:
         for sandbox_id in present.keys() - wanted.keys():

@@ -23,6 +23,7 @@ STATE = (
     "bundles",
     "objects",
     "builds",
+    "volumes",
     "sandyard.db",
     "sandyard.db-wal",
     "sandyard.db-shm",

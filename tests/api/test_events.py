@@ -14,6 +14,11 @@ from sandyard.bus.memory import MemoryBus
 from tests.api.conftest import API_KEY, World, open_world
 
 DEADLINE_SECONDS = 10
+NAMES = (
+    *("sandbox.created", "sandbox.state.updated", "sandbox.desired-state.updated"),
+    *("snapshot.created", "snapshot.state.updated", "snapshot.removed"),
+    *("volume.created", "volume.state.updated", "volume.lastUsedAt.updated"),
+)
 
 
 class Listener:
@@ -22,7 +27,7 @@ class Listener:
     def __init__(self) -> None:
         self.events: asyncio.Queue[tuple[str, Any]] = asyncio.Queue()
         self.client = socketio.AsyncClient(reconnection=False)
-        for name in ("sandbox.created", "sandbox.state.updated", "sandbox.desired-state.updated"):
+        for name in NAMES:
             self.client.on(name, self._keep(name))
 
     def _keep(self, name: str) -> Any:
@@ -84,6 +89,44 @@ async def test_what_an_event_tells_can_be_read_at_once(world: World) -> None:
         read = await world.client.call("GET", f"/sandbox/{event['sandbox']['id']}")
         assert read.json == event["sandbox"]
         await creating
+
+
+async def test_the_life_of_a_volume_is_told(world: World) -> None:
+    async with listening(world.client.url) as listener:
+        volume = (await world.client.call("POST", "/volumes", {"name": "shared"})).json
+        assert await listener.until("volume.created", "ready") == volume
+        await world.create(name="user", volumes=[{"volumeId": "shared", "mountPath": "/data"}])
+        used = await listener.until("volume.lastUsedAt.updated", "ready")
+        assert used == (await world.client.call("GET", f"/volumes/{volume['id']}")).json
+        assert used["lastUsedAt"]
+        await world.client.call("DELETE", "/sandbox/user")
+        await world.client.call("DELETE", f"/volumes/{volume['id']}")
+        deleted = await listener.until("volume.state.updated", "deleted")
+    assert (deleted["oldState"], deleted["volume"]["name"]) == ("ready", "shared-deleted")
+
+
+async def test_the_life_of_a_snapshot_is_told(world: World) -> None:
+    async with listening(world.client.url) as listener:
+        async with world.runner.working():
+            made = (await world.client.call("POST", "/snapshots", {"name": "s", "imageName": "debian:12"})).json
+            assert (await listener.until("snapshot.created", "pending"))["id"] == made["id"]
+            pulling = await listener.until("snapshot.state.updated", "pulling")
+            active = await listener.until("snapshot.state.updated", "active")
+        assert (pulling["oldState"], active["oldState"], active["snapshot"]["name"]) == ("pending", "pulling", "s")
+        await world.client.call("POST", f"/snapshots/{made['id']}/deactivate")
+        inactive = await listener.until("snapshot.state.updated", "inactive")
+        assert (inactive["oldState"], inactive["snapshot"]["state"]) == ("active", "inactive")
+        await world.client.call("DELETE", f"/snapshots/{made['id']}")
+        assert (await listener.until("snapshot.removed", "inactive"))["id"] == made["id"]
+
+
+async def test_a_snapshot_of_a_sandbox_is_told_too(world: World) -> None:
+    sandbox = await world.create()
+    async with listening(world.client.url) as listener, world.runner.working():
+        await world.client.call("POST", f"/sandbox/{sandbox['id']}/snapshot", {"name": "kept"})
+        created = await listener.until("snapshot.created", "snapshotting")
+        active = await listener.until("snapshot.state.updated", "active")
+    assert (active["oldState"], active["snapshot"]["id"]) == ("snapshotting", created["id"])
 
 
 async def test_a_wrong_key_is_refused_as_unauthorized(world: World) -> None:

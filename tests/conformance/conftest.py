@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sandyard.folders import HostFolder
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.contract import Runtime
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions
@@ -38,13 +39,19 @@ async def runtime(request: pytest.FixtureRequest, tmp_path: Path, bundles: Path)
             await opened.remove(item.sandbox_id)
 
 
+def host_folders(directory: Path) -> tuple[HostFolder, ...]:
+    """What sandboxes of a test's runtime may mount of the host."""
+    return HostFolder(str(directory / "writable")), HostFolder(str(directory / "readable"), read_only=True)
+
+
 async def _open(name: str, directory: Path, stack: AsyncExitStack) -> Runtime:
     doors = directory / "doors"
     if name == "memory":
         return MemoryRuntime(doors)
     if name == "docker":
         return await _open_docker(directory, doors, stack)
-    options = LocalOptions(directory / "data", doors, Isolation(name))
+    folders = host_folders(directory)
+    options = LocalOptions(directory / "data", doors, Isolation(name), host_folders=folders)
     try:
         return await stack.enter_async_context(open_local_runtime(options))
     except RuntimeFailure as failure:
@@ -55,7 +62,12 @@ async def _open(name: str, directory: Path, stack: AsyncExitStack) -> Runtime:
 
 async def _open_docker(directory: Path, doors: Path, stack: AsyncExitStack) -> Runtime:
     docker = pytest.importorskip("sandyard_runner.runtime.docker")
-    options = docker.DockerOptions(installation=uuid.uuid4().hex, data_dir=directory / "data", doors_dir=doors)
+    options = docker.DockerOptions(
+        installation=uuid.uuid4().hex,
+        data_dir=directory / "data",
+        doors_dir=doors,
+        host_folders=host_folders(directory),
+    )
     try:
         runtime: Runtime = await stack.enter_async_context(docker.open_docker_runtime(options))
         await runtime.ensure_image(None, lambda _: None)

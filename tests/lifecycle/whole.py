@@ -45,6 +45,7 @@ from sandyard_runner.observe import Observations, Observer
 from sandyard_runner.reconcile import Reconciler
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.memory import MemoryRuntime
+from sandyard_runner.volume_work import VolumeWork
 
 RUNNER_ID = "runner-1"
 
@@ -67,6 +68,9 @@ class DirectControlPlane:
 
     async def wanted_images(self) -> Sequence[str]:
         return await self._services.dispatch.wanted_images()
+
+    async def wanted_volumes(self) -> Sequence[str]:
+        return await self._services.volumes.wanted()
 
     async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
         raise UnknownContext(context_hash)
@@ -216,6 +220,7 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
             observations=observations,
             jobs=jobs,
             images=images,
+            volumes=VolumeWork(runtime, plane),
         )
         timers = Timers(
             database,

@@ -54,6 +54,7 @@ class ScriptedControlPlane:
         self.heartbeats: list[Heartbeat] = []
         self.build_log = ""
         self.images: set[str] = set()
+        self.volumes: set[str] = set()
         self.contexts: dict[str, bytes] = {}
         self.image_progressed: list[ImageProgress] = []
         self.image_results: dict[str, ImageResult] = {}
@@ -103,6 +104,10 @@ class ScriptedControlPlane:
     async def wanted_images(self) -> Sequence[str]:
         await self._check()
         return list(self.images)
+
+    async def wanted_volumes(self) -> Sequence[str]:
+        await self._check()
+        return list(self.volumes)
 
     async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
         await self._check()

@@ -102,6 +102,11 @@ IMPLEMENTED = frozenset(
         "updateRegistry",
         "deleteRegistry",
         "getPushAccess",
+        "listVolumes",
+        "createVolume",
+        "getVolume",
+        "deleteVolume",
+        "getVolumeByName",
         "HealthController_live",
         "HealthController_check",
     }

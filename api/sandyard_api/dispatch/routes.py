@@ -35,6 +35,7 @@ from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.snapshots.build_logs import SnapshotLogs
 from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.storage.service import Contexts
+from sandyard_api.volumes.service import Volumes
 from sandyard_api.wakeups import Wakeups
 
 READ_BYTES = 1 << 18
@@ -92,6 +93,12 @@ async def finish_image(request: AnyRequest, snapshot_work: Given[SnapshotWork], 
 async def wanted_images(dispatch: Given[Dispatch]) -> dict[str, list[str]]:
     """Built images that something may still be made from."""
     return {"images": await dispatch.wanted_images()}
+
+
+@get("/volumes")
+async def wanted_volumes(volumes: Given[Volumes]) -> dict[str, list[str]]:
+    """Every volume whose content is wanted."""
+    return {"volumes": list(await volumes.wanted())}
 
 
 @get("/contexts/{organization_id:str}/{context_hash:str}")
@@ -181,6 +188,7 @@ ROUTER = Router(
         progress_image,
         finish_image,
         wanted_images,
+        wanted_volumes,
         read_context,
         observe,
         wanted_of,

@@ -1,6 +1,6 @@
 """The control plane's side of the runners: handing out work, and taking in what they report."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -9,6 +9,7 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
+from sandyard.folders import SCHEME
 from sandyard.ids import IdSource
 from sandyard.virtual_clock import machine_of, seen_at
 from sandyard_api.database import Database
@@ -23,6 +24,7 @@ from sandyard_api.jobs.wire import (
     JobKind,
     JobProgress,
     JobResult,
+    Mount,
     Observation,
     Resources,
     Route,
@@ -125,7 +127,7 @@ class Dispatch:
     async def finish(self, job_id: str, result: JobResult) -> None:
         """Close a job with its result. Raises `Conflict` when the lease is void."""
 
-        async def apply() -> tuple[list[Move], str | None]:
+        async def apply() -> tuple[list[Move], Snapshot | None]:
             now = self._clock.now()
             async with self._database.transaction() as db:
                 job = await queue.end(db, job_id, result.lease, at=now, ok=result.ok, reason=result.reason)
@@ -143,8 +145,8 @@ class Dispatch:
                     made = await self._snapshot_work.end_from_sandbox(db, job.image, ok=result.ok, reason=cause)
                 return [move for move in (seen, settled) if move is not None], made
 
-        done, snapshot_id = await _repeat(apply)
-        await self._snapshot_work.tell(snapshot_id)
+        done, made = await _repeat(apply)
+        await self._snapshot_work.tell(made)
         await self._announcer.moved(*done)
 
     async def observe(self, observations: Sequence[Observation]) -> None:
@@ -283,7 +285,15 @@ class Dispatch:
             entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
             source=source,
             owned_images=owned_images(row),
+            mounts=tuple(map(_mount, row.volumes)),
         )
+
+
+def _mount(entry: Mapping[str, str]) -> Mount:
+    key, path, subpath = entry["volumeId"], entry["mountPath"], entry.get("subpath", "")
+    if key.startswith(SCHEME):
+        return Mount(path, host_folder=key.removeprefix(SCHEME), subpath=subpath)
+    return Mount(path, volume_id=key, subpath=subpath)
 
 
 def _values_of(job: JobRow, row: Sandbox, result: JobResult, cause: str) -> dict[str, Any]:

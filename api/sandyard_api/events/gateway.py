@@ -1,4 +1,4 @@
-"""Socket.IO: pushes what happens to the sandboxes of an organization. Clients send nothing but their key.
+"""Socket.IO: pushes what happens to what an organization has. Clients send nothing but their key.
 
 The library is imported with the first socket: it takes an eighth of the time until a start is ready.
 """
@@ -16,8 +16,8 @@ from sandyard.bus import Bus
 from sandyard_api.access import SCOPE_ORIGIN
 from sandyard_api.api_keys.service import ApiKeys
 from sandyard_api.errors import ApiError
+from sandyard_api.events.telling import CHANNEL_EVENTS, Event
 from sandyard_api.origins import Origin
-from sandyard_api.sandboxes.announcing import CHANNEL_EVENTS, SandboxEvent
 
 if TYPE_CHECKING:
     from socketio import AsyncServer
@@ -106,23 +106,23 @@ class EventGateway:
 
     async def _push(self, payload: bytes) -> None:
         try:
-            event = msgspec.json.decode(payload, type=SandboxEvent)
+            event = msgspec.json.decode(payload, type=Event)
         except msgspec.MsgspecError as error:
             log.warning("event_unreadable", error=str(error))
             return
-        sandbox = msgspec.json.decode(event.sandbox)
+        item = msgspec.json.decode(event.item)
         for room in tuple(self._rooms):
             if self._server is not None and room[0] == event.organization_id:
-                body = _body(event, {**sandbox, "toolboxProxyUrl": f"{room[1]}/toolbox"})
-                await self._server.emit(event.name, body, room=_name(room))
+                urls = {"toolboxProxyUrl": f"{room[1]}/toolbox"} if event.subject == "sandbox" else {}
+                await self._server.emit(event.name, _body(event, {**item, **urls}), room=_name(room))
 
 
-def _body(event: SandboxEvent, sandbox: dict[str, Any]) -> dict[str, Any]:
-    if event.name == "sandbox.created":
-        return sandbox
+def _body(event: Event, item: dict[str, Any]) -> dict[str, Any]:
     if event.name == "sandbox.desired-state.updated":
-        return {"sandbox": sandbox, "oldDesiredState": event.old, "newDesiredState": event.new}
-    return {"sandbox": sandbox, "oldState": event.old, "newState": event.new}
+        return {"sandbox": item, "oldDesiredState": event.old, "newDesiredState": event.new}
+    if event.name.endswith(".state.updated"):
+        return {event.subject: item, "oldState": event.old, "newState": event.new}
+    return item
 
 
 def _name(room: Room) -> str:

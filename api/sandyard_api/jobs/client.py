@@ -124,6 +124,9 @@ class RunnerControlPlane(ControlPlane, Protocol):
     async def wanted_images(self) -> Sequence[str]:
         """Every built image that something may still be made from."""
 
+    async def wanted_volumes(self) -> Sequence[str]:
+        """The ids of every volume whose content is still wanted."""
+
     async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
         """Write the tar of a build context to `target`. Raises `UnknownContext`."""
 
@@ -135,6 +138,10 @@ class _Jobs(msgspec.Struct):
 
 class _Images(msgspec.Struct):
     images: list[str]
+
+
+class _Volumes(msgspec.Struct):
+    volumes: list[str]
 
 
 class _WantedList(msgspec.Struct):
@@ -185,6 +192,9 @@ class HttpControlPlane:
 
     async def wanted_images(self) -> Sequence[str]:
         return _decode(await self._call("GET", "/internal/images"), _Images).images
+
+    async def wanted_volumes(self) -> Sequence[str]:
+        return _decode(await self._call("GET", "/internal/volumes"), _Volumes).volumes
 
     async def fetch_context(self, organization_id: str, context_hash: str, target: Path) -> None:
         path = f"/internal/contexts/{_segment(organization_id)}/{_segment(context_hash)}"

@@ -13,6 +13,7 @@ Paths, relative to the internal base URL; every request carries `Authorization: 
 | POST /internal/image-jobs/{id}/progress | `ImageProgress` | 204, or 409 when the lease is void |
 | POST /internal/image-jobs/{id}/finish | `ImageResult` | 204, or 409 when the lease is void |
 | GET /internal/images | | `{"images": [str]}`, every built image that something may still be made from |
+| GET /internal/volumes | | `{"volumes": [str]}`, the ids of every volume that is wanted |
 | GET /internal/contexts/{organization_id}/{hash} | | the tar of a build context, 404 |
 | POST /internal/observations | `{"observations": [Observation]}` | 204 |
 | GET /internal/wanted/{runner_id} | | `{"sandboxes": [Wanted]}`, all that should exist on that runner |
@@ -35,6 +36,8 @@ CHANNEL_JOBS = "jobs"
 """Hint: a job was written. Payload: the runner id."""
 CHANNEL_ROUTES = "routes"
 """Hint: whatever was known of a sandbox's route is stale. Payload: the sandbox id; empty means every sandbox."""
+CHANNEL_VOLUMES = "volumes"
+"""Hint: a volume was deleted. Payload: its id."""
 CHANNEL_KEYS = "keys"
 """Hint: a key was revoked. Payload: empty."""
 
@@ -99,6 +102,19 @@ class ImageSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A folder that a sandbox shares with others: of a volume or, where the runner's setting allows it, of the host."""
+
+    path: str
+    """Where the sandbox sees it; absolute."""
+    volume_id: str | None = None
+    host_folder: str | None = None
+    """Absolute path on the runner's machine, where `volume_id` is `None`."""
+    subpath: str = ""
+    """What of the folder is shown; empty is all of it."""
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """Everything a runner needs to know of one sandbox; the same for each job of it."""
 
@@ -126,6 +142,7 @@ class SandboxSpec:
     """How to get the image; only with a job that may have to."""
     owned_images: tuple[str, ...] = ()
     """Images that were made for this sandbox alone and go with it."""
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,13 +60,13 @@ async def usage(
 ) -> Usage:
     """getOrganizationUsageOverview"""
     _check_own(grant, organization_id)
-    limits = options.limits
+    limits, (snapshots, volumes) = options.limits, await organizations.counts(organization_id)
     return Usage(
         region_usage=[region_use(options.region, limits, await organizations.use(organization_id))],
         total_snapshot_quota=limits.snapshots,
-        current_snapshot_usage=0,
+        current_snapshot_usage=snapshots,
         total_volume_quota=limits.volumes,
-        current_volume_usage=0,
+        current_volume_usage=volumes,
     )
 
 

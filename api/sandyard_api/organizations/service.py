@@ -9,7 +9,7 @@ from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard_api.database import Database
 from sandyard_api.organizations.models import Organization
-from sandyard_api.quotas.service import Use, use
+from sandyard_api.quotas.service import Use, snapshots_in_use, use, volumes_in_use
 from sandyard_api.users.models import User
 
 DEFAULT_ORGANIZATION = "default"
@@ -38,6 +38,11 @@ class Organizations:
         """What its sandboxes use now."""
         async with self._database.reading() as db:
             return await use(db, organization_id)
+
+    async def counts(self, organization_id: str) -> tuple[int, int]:
+        """How many snapshots and volumes it has, as the limits count them."""
+        async with self._database.reading() as db:
+            return await snapshots_in_use(db, organization_id), await volumes_in_use(db, organization_id)
 
     async def installed_at(self) -> datetime:
         """When the first start was."""

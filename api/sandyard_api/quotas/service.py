@@ -9,6 +9,9 @@ from sandyard_api.errors import BadRequest
 from sandyard_api.quotas.limits import Limits
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.states import SHOWN, Desired, Shown
+from sandyard_api.snapshots.models import Snapshot
+from sandyard_api.snapshots.states import PREPARING, SnapshotState
+from sandyard_api.volumes.models import Volume
 
 RUNNING = frozenset(
     {
@@ -31,6 +34,8 @@ RUNNING = frozenset(
 """What has cores and memory."""
 KEPT = RUNNING | {Shown.STOPPED, Shown.PAUSED, Shown.ARCHIVING}
 """What has a disk."""
+COUNTED_SNAPSHOTS = (*PREPARING, SnapshotState.SNAPSHOTTING, SnapshotState.ACTIVE)
+"""Snapshots that have an image, or are to get one."""
 MORE_PER_SANDBOX = "This is a limit of the installation: SANDYARD_LIMITS raises it."
 MORE_DISK = "Archive or delete sandboxes, or raise SANDYARD_LIMITS."
 MORE_RUNNING = "Stop or delete sandboxes, or raise SANDYARD_LIMITS."
@@ -75,6 +80,16 @@ class Quotas:
         self.check_size(cpu=row.cpu, memory=row.memory_gib, disk=row.disk_gib)
         await self.check_room(db, row.organization_id, cpu=row.cpu, memory=row.memory_gib, disk=row.disk_gib)
 
+    async def check_snapshots(self, db: AsyncSession, organization_id: str) -> None:
+        """Whether one more snapshot may be made or activated."""
+        if await snapshots_in_use(db, organization_id) >= self.limits.snapshots:
+            raise BadRequest(f"Snapshot quota exceeded. Maximum allowed: {self.limits.snapshots}")
+
+    async def check_volumes(self, db: AsyncSession, organization_id: str) -> None:
+        """Whether one more volume may be made."""
+        if await volumes_in_use(db, organization_id) >= self.limits.volumes:
+            raise BadRequest(f"Volume quota exceeded. Maximum allowed: {self.limits.volumes}")
+
     async def check_room(self, db: AsyncSession, organization_id: str, *, cpu: int, memory: int, disk: int) -> None:
         """Whether that much more fits beside what the organization uses."""
         limits, used = self.limits, await use(db, organization_id)
@@ -84,6 +99,18 @@ class Quotas:
             raise BadRequest(f"Total memory limit exceeded. Maximum allowed: {limits.memory}GiB.\n{MORE_RUNNING}")
         if used.disk + disk > limits.disk:
             raise BadRequest(f"Total disk limit exceeded. Maximum allowed: {limits.disk}GiB.\n{MORE_DISK}")
+
+
+async def snapshots_in_use(db: AsyncSession, organization_id: str) -> int:
+    """How many snapshots of the organization count."""
+    theirs = select(func.count()).where(Snapshot.organization_id == organization_id)
+    return await db.scalar(theirs.where(Snapshot.state.in_(COUNTED_SNAPSHOTS))) or 0
+
+
+async def volumes_in_use(db: AsyncSession, organization_id: str) -> int:
+    """How many volumes the organization has."""
+    theirs = select(func.count()).where(Volume.organization_id == organization_id, Volume.deleted_at.is_(None))
+    return await db.scalar(theirs) or 0
 
 
 async def use(db: AsyncSession, organization_id: str) -> Use:

@@ -74,6 +74,19 @@ class Runners:
         if isinstance(told, dict) and told.get("enforcement") == REFUSED:
             raise Unprocessable(f"{refusal}: {told.get('detail', 'its runtime cannot do it')}")
 
+    async def check_some(self, db: AsyncSession, capability: str, refusal: str) -> None:
+        """The same where every runner that is alive said so: none could take such a sandbox."""
+        since = self._clock.now() - self._lost
+        alive = (await db.scalars(select(Runner.id).where(Runner.last_seen_at >= since))).all()
+        for number, runner_id in enumerate(alive, start=1):
+            try:
+                await self.check(db, runner_id, capability, refusal)
+            except Unprocessable:
+                if number == len(alive):
+                    raise
+            else:
+                return
+
     async def url(self, db: AsyncSession, runner_id: str | None) -> str | None:
         """Base URL of a runner's API."""
         return await db.scalar(select(Runner.url).where(Runner.id == runner_id))

@@ -8,6 +8,22 @@ from sqlalchemy.orm import Mapped, mapped_column
 from sandyard_api.database import Base
 from sandyard_api.sandboxes.states import Desired, Observed
 
+INHERITED = (
+    *("organization_id", "region", "runner_id", "snapshot", "snapshot_id", "dockerfile", "context_hashes"),
+    *("entrypoint", "user", "env", "labels", "public"),
+    *(
+        "network_block_all",
+        "volumes",
+        "cpu",
+        "gpu",
+        "memory_gib",
+        "disk_gib",
+        "auto_stop_minutes",
+        "auto_pause_minutes",
+    ),
+    *("auto_archive_minutes", "auto_delete_minutes", "auto_destroy_at", "daemon_version"),
+)
+"""What a fork has from its parent."""
 NUMBER = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -48,6 +64,8 @@ class Sandbox(Base):
     labels: Mapped[dict[str, str]]
     public: Mapped[bool]
     network_block_all: Mapped[bool]
+    volumes: Mapped[list[dict[str, str]]]
+    """What it mounts, each `{volumeId, mountPath, subpath?}`; the id is `host:/path` for a folder of the host."""
     cpu: Mapped[int]
     gpu: Mapped[int]
     memory_gib: Mapped[int]

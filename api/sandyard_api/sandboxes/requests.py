@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
 from sandyard_api.snapshots.images import BuildRequest, check_dockerfile, read_build
 from sandyard_api.validation import Fields
+from sandyard_api.volumes.requests import WantedMount, read_mounts
 
 DEFAULT_AUTO_STOP_MINUTES = 15
 DEFAULT_AUTO_ARCHIVE_MINUTES = 10_080
@@ -14,7 +15,6 @@ EXCLUSIVE = "At most one of autoStopInterval and autoPauseInterval may be non-ze
 EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
 
 NOT_YET = {
-    "volumes": "Volumes",
     "secrets": "Secrets",
     "linkedSandbox": "Linked sandboxes",
     "networkAllowList": "Network allow lists",
@@ -41,6 +41,7 @@ class NewSandbox:
     labels: dict[str, str]
     public: bool
     network_block_all: bool
+    mounts: tuple[WantedMount, ...]
     cpu: int
     memory_gib: int
     disk_gib: int
@@ -62,7 +63,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     stop, archive = fields.integer("autoStopInterval"), fields.integer("autoArchiveInterval")
     pause = fields.integer("autoPauseInterval")
     delete, ttl = fields.integer("autoDeleteInterval"), fields.integer("ttlMinutes", minimum=0)
-    build = read_build(fields)
+    mounts, build = read_mounts(fields), read_build(fields)
     fields.check()
     _check_source(snapshot, build, resources)
     _check_target(target, region)
@@ -80,6 +81,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         labels=labels,
         public=public,
         network_block_all=block_all,
+        mounts=mounts,
         cpu=resources["cpu"] or 1,
         memory_gib=resources["memory"] or 1,
         disk_gib=resources["disk"] or 3,

@@ -23,6 +23,14 @@ class BuildInfo(msgspec.Struct, rename="camel", kw_only=True):
     snapshot_ref: str
 
 
+class SandboxVolume(msgspec.Struct, rename="camel", kw_only=True, omit_defaults=True):
+    """A volume that a sandbox mounts."""
+
+    volume_id: str
+    mount_path: str
+    subpath: str | UnsetType = UNSET
+
+
 class SandboxListItem(msgspec.Struct, rename="camel", kw_only=True):
     """A sandbox in a list: no `env`, whose presence tells the TypeScript client a full answer."""
 
@@ -63,7 +71,7 @@ class SandboxDto(SandboxListItem, kw_only=True):
 
     env: dict[str, str]
     kvm: bool = False
-    volumes: list[str] = []
+    volumes: list[SandboxVolume]
     build_info: BuildInfo | UnsetType = UNSET
 
 
@@ -140,7 +148,8 @@ def full(row: Sandbox, toolbox_url: str) -> SandboxDto:
     """The row as a full answer."""
     item = list_item(row, toolbox_url)
     values = {name: getattr(item, name) for name in SandboxListItem.__struct_fields__}
-    return SandboxDto(**values, env=row.env, build_info=_build_info(row))
+    volumes = [msgspec.convert(entry, SandboxVolume) for entry in row.volumes]
+    return SandboxDto(**values, env=row.env, volumes=volumes, build_info=_build_info(row))
 
 
 def _build_info(row: Sandbox) -> BuildInfo | UnsetType:

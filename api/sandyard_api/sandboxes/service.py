@@ -19,7 +19,7 @@ from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import fork_image
-from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
+from sandyard_api.sandboxes.models import INHERITED, BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
 from sandyard_api.sandboxes.orders import order_of
 from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
@@ -28,6 +28,7 @@ from sandyard_api.sealing.service import Seal, fingerprint
 from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.snapshots.service import Snapshots
 from sandyard_api.storage.service import Contexts
+from sandyard_api.volumes.service import Use, Volumes
 from sandyard_api.wakeups import Wakeups, Watch
 
 AT_REST = frozenset(
@@ -47,13 +48,6 @@ NEEDS = {
     Request.SNAPSHOT: ("snapshot", "Making a snapshot"),
 }
 """What a runtime must be able to do for a request, and how clients are told that it cannot."""
-INHERITED = (
-    *("organization_id", "region", "runner_id", "snapshot", "snapshot_id", "dockerfile", "context_hashes"),
-    *("entrypoint", "user", "env", "labels", "public"),
-    *("network_block_all", "cpu", "gpu", "memory_gib", "disk_gib", "auto_stop_minutes", "auto_pause_minutes"),
-    *("auto_archive_minutes", "auto_delete_minutes", "auto_destroy_at", "daemon_version"),
-)
-"""What a fork has from its parent."""
 
 
 class Sandboxes:
@@ -72,6 +66,7 @@ class Sandboxes:
         quotas: Quotas,
         snapshots: Snapshots,
         contexts: Contexts,
+        volumes: Volumes,
         region: str,
         wait_seconds: float,
     ) -> None:
@@ -85,6 +80,7 @@ class Sandboxes:
         self._quotas = quotas
         self._snapshots = snapshots
         self._contexts = contexts
+        self._volumes = volumes
         self._region = region
         self._wait_seconds = wait_seconds
 
@@ -92,7 +88,7 @@ class Sandboxes:
         """Make one and wait until it runs, but not where an image has to be fetched: clients show that.
 
         Raises `Conflict` for a name that is taken, `BadRequest` without a runner, beyond a limit, and for a snapshot or
-        a build context that is not there.
+        a build context that is not there, `NotFound` for a volume.
         """
         if wanted.build is not None:
             await self._contexts.require(organization_id, wanted.build.context_hashes)
@@ -102,11 +98,12 @@ class Sandboxes:
         with self._changes.watch(sandbox_id) as watch:
             try:
                 async with self._database.transaction() as db:
-                    row = await self._insert(db, organization_id, sandbox_id, wanted)
+                    row, use = await self._insert(db, organization_id, sandbox_id, wanted)
             except IntegrityError as error:
                 raise Conflict(f"Sandbox with name {wanted.name} already exists") from error
             await self._announcer.moved(Move(row, None))
             await self._announcer.job_written(ANY_RUNNER)
+            await use.told()
             return row if row.dockerfile is not None else await self._wait(sandbox_id, watch, deadline)
 
     async def get(self, organization_id: str, key: str) -> Sandbox:
@@ -314,11 +311,17 @@ class Sandboxes:
                 return row
             await watch.wait(left)
 
-    async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
+    async def _insert(
+        self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox
+    ) -> tuple[Sandbox, Use]:
         snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
         row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
         now = row.created_at
         await self._quotas.check(db, row)
+        if wanted.mounts:
+            await self._runners.check_some(db, "volumes", "Volumes cannot be mounted")
+        use = await self._volumes.use(db, organization_id, wanted.mounts)
+        row.volumes = use.entries
         db.add(row)
         await db.flush()
         moves.record(db, row, cause="created by a request", at=now)
@@ -326,7 +329,7 @@ class Sandboxes:
         if wanted.build is not None:
             # Clients wait for at least one line.
             db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
-        return row
+        return row, use
 
     def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox, snapshot: Snapshot | None) -> Sandbox:
         now = self._clock.now()

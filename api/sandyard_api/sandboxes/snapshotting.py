@@ -10,6 +10,7 @@ from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import Request
+from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.snapshots.requests import check_name
 from sandyard_api.snapshots.service import Snapshots, SourceSandbox
 from sandyard_api.validation import Fields
@@ -38,15 +39,19 @@ class Snapshotting:
     async def snapshot(self, organization_id: str, key: str, name: str) -> Sandbox:
         """Ask for it; answers at once, `snapshotting`. Raises `BadRequest`, `Conflict`, `Unprocessable`."""
 
+        begun: list[Snapshot] = []
+
         async def ask(db: AsyncSession, row: Sandbox) -> list[Move]:
             source = SourceSandbox(
                 row.id, row.runner_id, row.entrypoint, cpu=row.cpu, memory_gib=row.memory_gib, disk_gib=row.disk_gib
             )
-            image = await self._snapshots.begin_from_sandbox(db, organization_id, name, source)
-            order = Order(JobKind.COMMIT, image=image)
+            begun.append(await self._snapshots.begin_from_sandbox(db, organization_id, name, source))
+            order = Order(JobKind.COMMIT, image=begun[-1].image)
             return await self._sandboxes.ask(db, row, Request.SNAPSHOT, cause="snapshot by a request", order=order)
 
         try:
-            return await self._sandboxes.apply(organization_id, key, ask, wait=False)
+            row = await self._sandboxes.apply(organization_id, key, ask, wait=False)
         except IntegrityError as error:
             raise Conflict(f'Snapshot with name "{name}" already exists for this organization') from error
+        await self._snapshots.told(begun[-1])
+        return row

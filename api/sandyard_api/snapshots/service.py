@@ -19,11 +19,13 @@ from sandyard_api.errors import BadRequest, Conflict, Forbidden, NotFound
 from sandyard_api.jobs.queue import ANY_RUNNER
 from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY
 from sandyard_api.queries import Query
+from sandyard_api.quotas.service import Quotas
 from sandyard_api.runners.service import Runners
 from sandyard_api.snapshots.images import DEFAULT_IMAGE_TITLE, SNAPSHOT_ALIASES
 from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
 from sandyard_api.snapshots.requests import NewSnapshot
 from sandyard_api.snapshots.states import SnapshotState
+from sandyard_api.snapshots.telling import SnapshotTeller
 from sandyard_api.storage.service import Contexts
 from sandyard_api.wakeups import Wakeups
 
@@ -76,7 +78,8 @@ class Snapshots:
         *,
         runners: Runners,
         contexts: Contexts,
-        changes: Wakeups,
+        quotas: Quotas,
+        teller: SnapshotTeller,
         jobs: Wakeups,
         region: str,
         wait_seconds: float,
@@ -86,7 +89,8 @@ class Snapshots:
         self._ids = ids
         self._runners = runners
         self._contexts = contexts
-        self._changes = changes
+        self._quotas = quotas
+        self._teller = teller
         self._jobs = jobs
         self._region = region
         self._wait_seconds = wait_seconds
@@ -108,7 +112,8 @@ class Snapshots:
     async def create(self, organization_id: str, wanted: NewSnapshot) -> Snapshot:
         """Write it down as `pending`, which is the job for a runner.
 
-        Raises `Conflict` for a name that is taken, `BadRequest` without a runner and for contexts that are not there.
+        Raises `Conflict` for a name that is taken, `BadRequest` without a runner, beyond the limit and for
+        contexts that are not there.
         """
         image = wanted.image(organization_id)
         await self._runners.wait_for_one(self._clock.monotonic() + self._wait_seconds)
@@ -118,17 +123,25 @@ class Snapshots:
         said = wanted.build.first_words() if wanted.build else f"Preparing image {wanted.image_name}\n"
         try:
             async with self._database.transaction() as db:
+                await self._quotas.check_snapshots(db, organization_id)
                 db.add(row)
                 await db.flush()
                 # Clients wait for at least one line.
                 db.add(SnapshotLogChunk(snapshot_id=row.id, at=row.created_at, text=said))
         except IntegrityError as error:
             raise Conflict(f'Snapshot with name "{wanted.name}" already exists for this organization') from error
+        await self._teller.created(row)
         await self._jobs.announce(ANY_RUNNER)
         return row
 
-    async def begin_from_sandbox(self, db: AsyncSession, organization_id: str, name: str, source: SourceSandbox) -> str:
-        """Write one down that is being made from a sandbox; gives the image to make. A taken name: `IntegrityError`."""
+    async def begin_from_sandbox(
+        self, db: AsyncSession, organization_id: str, name: str, source: SourceSandbox
+    ) -> Snapshot:
+        """Write one down that is being made from a sandbox, to be told of by `told` after the commit.
+
+        Raises `BadRequest` beyond the limit, `IntegrityError` for a taken name.
+        """
+        await self._quotas.check_snapshots(db, organization_id)
         wanted = NewSnapshot(
             name=name,
             entrypoint=source.entrypoint,
@@ -141,7 +154,11 @@ class Snapshots:
         row.state, row.source_sandbox_id, row.runner_id = SnapshotState.SNAPSHOTTING, source.id, source.runner_id
         db.add(row)
         await db.flush()
-        return row.image
+        return row
+
+    async def told(self, row: Snapshot) -> None:
+        """Tell of what `begin_from_sandbox` wrote."""
+        await self._teller.created(row)
 
     async def get(self, organization_id: str, key: str) -> Snapshot:
         """By id or name, general ones included."""
@@ -189,7 +206,7 @@ class Snapshots:
             if row.is_general:
                 raise Forbidden("You cannot delete a general snapshot")
             await db.execute(delete(Snapshot).where(Snapshot.id == row.id))
-        await self._changes.announce(row.id)
+        await self._teller.removed(row)
 
     async def activate(self, organization_id: str, key: str) -> Snapshot:
         """Let a runner fetch the image of an inactive one again."""
@@ -202,10 +219,11 @@ class Snapshots:
                 raise BadRequest(f"Snapshot {key} cannot be activated - it is in {row.state.value} state")
             if row.deactivated_at is not None and now - row.deactivated_at < REACTIVATE_AFTER:
                 raise BadRequest("Snapshot deactivation is still in progress. Please try again in a few minutes.")
+            await self._quotas.check_snapshots(db, organization_id)
             row.state, row.error_reason, row.deactivated_at = SnapshotState.PENDING, None, None
             row.lease, row.lease_until, row.attempts = None, None, 0
             row.last_used_at = row.progressed_at = row.updated_at = now
-        await self._changes.announce(row.id)
+        await self._teller.moved(row, SnapshotState.INACTIVE)
         await self._jobs.announce(ANY_RUNNER)
         return row
 
@@ -219,7 +237,7 @@ class Snapshots:
                 raise BadRequest(f"Snapshot {key} cannot be deactivated - it is in {row.state.value} state")
             row.state = SnapshotState.INACTIVE
             row.deactivated_at = row.progressed_at = row.updated_at = self._clock.now()
-        await self._changes.announce(row.id)
+        await self._teller.moved(row, SnapshotState.ACTIVE)
 
     async def use(self, db: AsyncSession, organization_id: str, key: str) -> Snapshot:
         """The snapshot for a new sandbox, noted as used now. Raises `BadRequest` in the platform's words."""

@@ -18,7 +18,7 @@ from sandyard_api.jobs.wire import BUILD_REPOSITORY, ImageJob, ImageProgress, Im
 from sandyard_api.registries.service import Registries
 from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.snapshots.states import PREPARING, TIME_LIMIT_MINUTES, SnapshotState
-from sandyard_api.wakeups import Wakeups
+from sandyard_api.snapshots.telling import SnapshotTeller
 
 GIB = 1 << 30
 UNUSED_MINUTES = 20_160
@@ -43,7 +43,7 @@ class SnapshotWork:
         ids: IdSource,
         *,
         registries: Registries,
-        changes: Wakeups,
+        teller: SnapshotTeller,
         lease_seconds: float,
     ) -> None:
         self._database = database
@@ -52,7 +52,7 @@ class SnapshotWork:
         """What leases go by: they are about this machine, also while the users' time stands still."""
         self._ids = ids
         self._registries = registries
-        self._changes = changes
+        self._teller = teller
         self._lease_seconds = lease_seconds
 
     async def claim(self, db: AsyncSession, runner_id: str, *, limit: int) -> list[ImageJob]:
@@ -121,9 +121,9 @@ class SnapshotWork:
         if progress.step is not None:
             values |= {"state": SnapshotState(progress.step.value), "progressed_at": now, "updated_at": now}
         async with self._database.transaction() as db:
-            await self._write(db, snapshot_id, progress.lease, values)
+            row, old = await self._write(db, snapshot_id, progress.lease, values)
         if progress.step is not None:
-            await self._changes.announce(snapshot_id)
+            await self._teller.moved(row, old)
 
     async def finish(self, snapshot_id: str, result: ImageResult) -> None:
         """Take in what came of it. Raises `Conflict` when the lease is void."""
@@ -142,23 +142,25 @@ class SnapshotWork:
             else:
                 failed = SnapshotState.BUILD_FAILED if is_build else SnapshotState.ERROR
                 values |= {"state": failed, "error_reason": result.reason}
-            await self._write(db, snapshot_id, result.lease, values)
-        await self._changes.announce(snapshot_id)
+            row, old = await self._write(db, snapshot_id, result.lease, values)
+        await self._teller.moved(row, old)
 
-    async def end_from_sandbox(self, db: AsyncSession, image: str, *, ok: bool, reason: str) -> str | None:
-        """Take in what came of making a snapshot from a sandbox; the id of the snapshot, for telling of it."""
+    async def end_from_sandbox(self, db: AsyncSession, image: str, *, ok: bool, reason: str) -> Snapshot | None:
+        """Take in what came of making a snapshot from a sandbox; the snapshot, for telling of it."""
         now = self._clock.now()
         state = SnapshotState.ACTIVE if ok else SnapshotState.ERROR
         being_made = (Snapshot.image == image) & (Snapshot.state == SnapshotState.SNAPSHOTTING)
         ended = update(Snapshot).where(being_made).values(state=state, progressed_at=now, updated_at=now)
         ended = ended.values(error_reason=None if ok else reason)
-        found: str | None = await db.scalar(ended.returning(Snapshot.id).execution_options(synchronize_session=False))
+        found: Snapshot | None = await db.scalar(
+            ended.returning(Snapshot).execution_options(synchronize_session=False, populate_existing=True)
+        )
         return found
 
-    async def tell(self, snapshot_id: str | None) -> None:
-        """Tell of a change after its commit."""
-        if snapshot_id is not None:
-            await self._changes.announce(snapshot_id)
+    async def tell(self, made: Snapshot | None) -> None:
+        """Tell of what `end_from_sandbox` wrote."""
+        if made is not None:
+            await self._teller.moved(made, SnapshotState.SNAPSHOTTING)
 
     async def look(self) -> None:
         """Do what is due: time limits, work that was given up, and snapshots that nobody uses."""
@@ -195,11 +197,17 @@ class SnapshotWork:
         )
         return [image for image in found if image is not None]
 
-    async def _write(self, db: AsyncSession, snapshot_id: str, lease: str, values: dict[str, object]) -> None:
+    async def _write(
+        self, db: AsyncSession, snapshot_id: str, lease: str, values: dict[str, object]
+    ) -> tuple[Snapshot, SnapshotState]:
+        """The row as it is now, and the state it was in."""
+        old = await db.scalar(select(Snapshot.state).where(Snapshot.id == snapshot_id))
         held = (Snapshot.id == snapshot_id) & (Snapshot.lease == lease) & Snapshot.state.in_(PREPARING)
-        written = update(Snapshot).where(held).values(**values).returning(Snapshot.id)
-        if await db.scalar(written.execution_options(synchronize_session=False)) is None:
+        written = update(Snapshot).where(held).values(**values).returning(Snapshot)
+        row = await db.scalar(written.execution_options(synchronize_session=False, populate_existing=True))
+        if row is None or old is None:
             raise Conflict(f"the lease of image job {snapshot_id} is void")
+        return row, old
 
     async def _fail(self, now: datetime, state: SnapshotState, reason: str, condition: ColumnElement[bool]) -> None:
         failed = SnapshotState.BUILD_FAILED if state is SnapshotState.BUILDING else SnapshotState.ERROR
@@ -208,13 +216,13 @@ class SnapshotWork:
                 update(Snapshot)
                 .where(Snapshot.state == state, condition)
                 .values(state=failed, error_reason=reason, lease=None, lease_until=None, updated_at=now)
-                .returning(Snapshot.id)
-                .execution_options(synchronize_session=False)
+                .returning(Snapshot)
+                .execution_options(synchronize_session=False, populate_existing=True)
             )
-            ids = rows.all()
-        for snapshot_id in ids:
-            log.warning("snapshot_failed", snapshot_id=snapshot_id, reason=reason)
-            await self._changes.announce(snapshot_id)
+            ended = rows.all()
+        for row in ended:
+            log.warning("snapshot_failed", snapshot_id=row.id, reason=reason)
+            await self._teller.moved(row, state)
 
     async def _deactivate_unused(self, now: datetime) -> None:
         since = now - timedelta(minutes=UNUSED_MINUTES)
@@ -224,10 +232,10 @@ class SnapshotWork:
                 update(Snapshot)
                 .where(Snapshot.state == SnapshotState.ACTIVE, Snapshot.organization_id.is_not(None), unused)
                 .values(state=SnapshotState.INACTIVE, deactivated_at=now, updated_at=now)
-                .returning(Snapshot.id)
-                .execution_options(synchronize_session=False)
+                .returning(Snapshot)
+                .execution_options(synchronize_session=False, populate_existing=True)
             )
-            ids = rows.all()
-        for snapshot_id in ids:
-            log.info("snapshot_unused", snapshot_id=snapshot_id)
-            await self._changes.announce(snapshot_id)
+            ended = rows.all()
+        for row in ended:
+            log.info("snapshot_unused", snapshot_id=row.id)
+            await self._teller.moved(row, SnapshotState.ACTIVE)

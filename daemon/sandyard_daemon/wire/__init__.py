@@ -4,6 +4,8 @@ Every request on the door carries the header `X-Sandyard-Door: <secret>`; withou
 
 GET /_daemon/health
     200 `{"version", "pid", "last_event", "sessions", ...}`; `last_event` is the number of the newest event.
+GET /_daemon/mounts
+    200 `{"mounts": [[device, root], ...]}` of every mount, as they stand in mountinfo.
 GET /_daemon/events?after=N
     Newline-delimited JSON `Event`s with rising `number`, those after N first, then live; an empty line every 10 s.
     `after` also acknowledges: the daemon may forget events up to N.

@@ -146,6 +146,21 @@ class CanCommit(Protocol):
 
 
 @runtime_checkable
+class CanMount(Protocol):
+    """Keeps the folders of volumes and mounts them as `SandboxSpec.mounts` says; they are in no image of `CanCommit`.
+
+    What a mount names is made when a sandbox is created, and again at each start where it is gone. A subpath that user
+    code made a link of leads nowhere: the start is refused.
+    """
+
+    async def volumes(self) -> Sequence[str]:
+        """Ids of the volumes that have a folder here."""
+
+    async def remove_volume(self, volume_id: str) -> None:
+        """Remove its folder with all that is in it. One that is not there is success. Raises `RuntimeFailure`."""
+
+
+@runtime_checkable
 class CanPause(Protocol):
     """Holds a running sandbox still, and lets it run on. Both raise `RuntimeFailure` and may be repeated."""
 

@@ -42,6 +42,8 @@ class MemoryRuntime:
         """What `commit` made and `remove_image` did not take away."""
         self._failures: defaultdict[str, deque[RuntimeFailure]] = defaultdict(deque)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
+        self.folders: set[str] = set()
+        """Volumes that were mounted and not removed."""
         self.builds: set[str] = set()
         """Names of the images that were built."""
         self.calls: list[tuple[str, str]] = []
@@ -101,6 +103,7 @@ class MemoryRuntime:
     async def create(self, spec: SandboxSpec) -> None:
         self._called("create", spec.sandbox_id)
         self._sandboxes.setdefault(spec.sandbox_id, _Sandbox(spec))
+        self.folders |= {mount.volume_id for mount in spec.mounts if mount.volume_id is not None}
 
     async def start(self, spec: SandboxSpec) -> None:
         self._called("start", spec.sandbox_id)
@@ -142,6 +145,13 @@ class MemoryRuntime:
     async def remove_image(self, image: str) -> None:
         self._called("remove_image", image)
         self.images.discard(image)
+
+    async def volumes(self) -> Sequence[str]:
+        return sorted(self.folders)
+
+    async def remove_volume(self, volume_id: str) -> None:
+        self._called("remove_volume", volume_id)
+        self.folders.discard(volume_id)
 
     async def present(self) -> Sequence[Present]:
         return [Present(key, item.state, item.exit_code, item.reason) for key, item in self._sandboxes.items()]

@@ -24,6 +24,9 @@ def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> 
         Capability("user", Enforcement.ENFORCED, "the request's user, else the image's"),
         _network(rules_problem),
         Capability("network_block_all", Enforcement.ENFORCED, "no network at all; toolbox and previews keep working"),
+        Capability(
+            "volumes", Enforcement.ENFORCED, "folders of this machine, mounted; not in forks, snapshots and archives"
+        ),
         Capability("pause", Enforcement.ENFORCED, "the container's cgroup is frozen; memory and connections stay"),
         Capability("resize", Enforcement.ENFORCED, "CPU and memory of running and stopped ones; disk as above"),
         *(Capability(name, Enforcement.ENFORCED, _KEPT) for name in ("fork", "snapshot", "archive")),

@@ -37,11 +37,22 @@ class Image:
 
 
 @dataclass(frozen=True, slots=True)
+class Folder:
+    """A shared folder of a sandbox."""
+
+    source: str
+    """Path on the engine's machine."""
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostPaths:
     """What is bound into a sandbox, as paths on the engine's machine."""
 
     bundle: str
     door: str
+    folders: Sequence[Folder] = ()
 
 
 def configuration(
@@ -75,11 +86,23 @@ def _host_configuration(spec: SandboxSpec, paths: HostPaths, options: DockerOpti
         "Mounts": [
             {"Type": "bind", "Source": paths.bundle, "Target": BUNDLE_MOUNT, "ReadOnly": True},
             {"Type": "bind", "Source": paths.door, "Target": DOOR_MOUNT},
+            *map(_mount, paths.folders),
         ],
     }
     if options.oci_runtime:
         configuration["Runtime"] = options.oci_runtime
     return configuration
+
+
+def _mount(folder: Folder) -> dict[str, Any]:
+    return {
+        "Type": "bind",
+        "Source": folder.source,
+        "Target": folder.target,
+        "ReadOnly": folder.read_only,
+        # Read-only does not hold for what is mounted below it.
+        "BindOptions": {"NonRecursive": True},
+    }
 
 
 def limits(resources: Resources) -> dict[str, int]:

@@ -19,10 +19,12 @@ from sandyard_runner.runtime.docker.events import EventReader
 from sandyard_runner.runtime.docker.failures import Missing
 from sandyard_runner.runtime.docker.helper import run_helper
 from sandyard_runner.runtime.docker.images import Images, own_reference
+from sandyard_runner.runtime.docker.mounting import remove_volume
 from sandyard_runner.runtime.docker.network import Rules, ensure_network, remove_network
 from sandyard_runner.runtime.docker.options import LABEL_IMAGE, LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
 from sandyard_runner.runtime.docker.runtime import DockerRuntime
 from sandyard_runner.runtime.docker.surroundings import OwnContainer, find_own_container, path_on_engine
+from sandyard_runner.volumes import Volumes
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +119,7 @@ async def remove_everything(options: DockerOptions) -> list[str]:
         await _each(lambda container: _remove_container(engine, container), [item["Id"] for item in found])
         lines = [f"removed container {_name_of(item)}" for item in found]
         await _remove_leftover_doors(engine, options, own)
+        lines += await _remove_volumes(engine, options, own)
         if await remove_network(engine, options):
             lines.append(f"removed network {options.network}")
             await _rules(engine, options, own).remove()
@@ -126,6 +129,14 @@ async def remove_everything(options: DockerOptions) -> list[str]:
             await engine.call("remove a volume", partial(_remove_volume, name=name))
             lines.append(f"removed volume {name}")
         return lines
+
+
+async def _remove_volumes(engine: Engine, options: DockerOptions, own: OwnContainer | None) -> list[str]:
+    volumes = Volumes(options.volumes_dir)
+    names = await asyncio.to_thread(volumes.names)
+    for name in names:
+        await remove_volume(engine, options, own, volumes, name)
+    return [f"removed the content of volume {name}" for name in names]
 
 
 async def _remove_kept_images(engine: Engine, options: DockerOptions) -> list[str]:

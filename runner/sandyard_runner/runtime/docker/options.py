@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandyard.folders import HostFolder
+
 LABEL_INSTALLATION = "dev.sandyard.installation"
 """On everything we make: containers, the network, the image of the default snapshot (there with the value `any`)."""
 LABEL_SANDBOX = "dev.sandyard.sandbox"
@@ -27,6 +29,8 @@ class DockerOptions:
     """Where the daemon bundle is kept."""
     doors_dir: Path
     """One directory per sandbox, each with that sandbox's door."""
+    host_folders: tuple[HostFolder, ...] = ()
+    """Folders of the host that sandboxes may mount."""
     default_image: str | None = None
     """Image of the default snapshot; `None` builds our own from the package."""
     debian_mirror: str | None = None
@@ -39,6 +43,11 @@ class DockerOptions:
     """Processes and threads a sandbox may have at once."""
     start_timeout_seconds: float = 60.0
     """How long a daemon may take until it answers on its door."""
+
+    @property
+    def volumes_dir(self) -> Path:
+        """One folder per volume."""
+        return self.data_dir / "volumes"
 
     @property
     def short_id(self) -> str:

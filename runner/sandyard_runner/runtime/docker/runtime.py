@@ -12,6 +12,7 @@ from docker.errors import NotFound
 
 from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
+from sandyard_runner.door_http import Door
 from sandyard_runner.doors import door_path, is_well, wait_until_daemon_answers
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure
 from sandyard_runner.runtime.contract import (
@@ -30,9 +31,11 @@ from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.images import Images
 from sandyard_runner.runtime.docker.keeping import Keeping
+from sandyard_runner.runtime.docker.mounting import Mounting
 from sandyard_runner.runtime.docker.network import Rules
 from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
 from sandyard_runner.runtime.docker.surroundings import OwnContainer, path_on_engine
+from sandyard_runner.volumes import Place, Volumes
 from sandyard_runner.wire import Capability
 
 log = structlog.get_logger(__name__)
@@ -42,7 +45,7 @@ LOG_LINES = 5
 """Of a container that died while starting, shown to the user."""
 
 
-class DockerRuntime(Keeping):
+class DockerRuntime(Keeping, Mounting):
     """Implements `Runtime` and what lies beside it (`runtime.contract`). Make it with `open_docker_runtime`."""
 
     name = "docker"
@@ -63,6 +66,7 @@ class DockerRuntime(Keeping):
         self._images = images
         self._rules = rules
         self._own = own
+        self._volumes = Volumes(options.volumes_dir, options.host_folders)
         self._ours: set[str] = set()
         """Sandboxes that we are stopping, have stopped or removed: their deaths are not news."""
         self._died: dict[str, asyncio.Event] = {}
@@ -104,6 +108,7 @@ class DockerRuntime(Keeping):
         paths = HostPaths(
             bundle=path_on_engine(self._bundle.path, self._own),
             door=path_on_engine(self._door_directory(spec.sandbox_id), self._own),
+            folders=self._folders(await self._places(spec)),
         )
         body = configuration(spec, image, self._bundle, paths, self._options)
         name = self._options.container(spec.sandbox_id)
@@ -124,6 +129,7 @@ class DockerRuntime(Keeping):
             if await is_well(self.door(spec.sandbox_id), spec.door_secret):
                 return
             await self.stop(spec.sandbox_id)
+        places = await self._places(spec)
         await asyncio.to_thread(door.prepare, directory, spec.door_secret)
         self._ours.add(spec.sandbox_id)
         died = self._died[spec.sandbox_id] = asyncio.Event()
@@ -131,13 +137,13 @@ class DockerRuntime(Keeping):
             await self._engine.call(
                 "start the container", lambda api: api.start(self._options.container(spec.sandbox_id))
             )
-            await self._await_daemon(spec, died)
+            await self._await_daemon(spec, died, places)
         finally:
             del self._died[spec.sandbox_id]
         self._ours.discard(spec.sandbox_id)
 
-    async def _await_daemon(self, spec: SandboxSpec, died: asyncio.Event) -> None:
-        """Return when the daemon answers. Raises `DaemonUnreachable` when it does not, and ends the container then."""
+    async def _await_daemon(self, spec: SandboxSpec, died: asyncio.Event, places: Sequence[Place]) -> None:
+        """Return when the daemon answers and sees these folders. Raises `RuntimeFailure`, the container ended."""
         seconds = self._options.start_timeout_seconds
         answer = asyncio.create_task(
             wait_until_daemon_answers(self.door(spec.sandbox_id), spec.door_secret, timeout_seconds=seconds)
@@ -149,7 +155,8 @@ class DockerRuntime(Keeping):
                 raise DaemonUnreachable(await self._why_ended(spec.sandbox_id))
             try:
                 answer.result()
-            except DaemonUnreachable:
+                await self._check_mounted(Door(self.door(spec.sandbox_id), spec.door_secret), places)
+            except RuntimeFailure:
                 await self.stop(spec.sandbox_id, force=True)
                 raise
         finally:

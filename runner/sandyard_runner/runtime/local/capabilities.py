@@ -24,6 +24,7 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         _internet(options, is_isolated, uplink),
         _block_all(is_isolated),
         _user(is_isolated),
+        _volumes(is_isolated),
     ]
     kept = "what the sandbox wrote, as a copy; neither processes nor memory"
     if not is_isolated:
@@ -42,6 +43,13 @@ def _resize(limited: AbstractSet[str]) -> Capability:
     if {"cpu", "memory"} <= limited:
         return Capability("resize", Enforcement.ENFORCED, "CPU and memory by control group; disk as above")
     return Capability("resize", Enforcement.REFUSED, _WITHOUT_GROUP)
+
+
+def _volumes(is_isolated: bool) -> Capability:
+    if is_isolated:
+        detail = "folders of this machine, mounted; not in forks, snapshots and archives"
+        return Capability("volumes", Enforcement.ENFORCED, detail)
+    return Capability("volumes", Enforcement.REFUSED, "nothing can be mounted without namespaces")
 
 
 def _limit(name: str, is_enforced: bool, detail: str) -> Capability:

@@ -25,6 +25,8 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4
 _FLAGS = {"overlay": MS_NODEV, "devpts": MS_NOSUID | MS_NOEXEC}
 """Where they are not the usual ones: programs keep their set-user-id bits, and terminals are devices."""
 MNT_DETACH = 2
+STAGE = "/run/.folders"
+"""Where shared folders are mounted until the sandbox's own root is the root."""
 CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG, SIGKILL = 1, 9
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
@@ -34,6 +36,10 @@ MASKED = ("acpi", "asound", "bus", "fs", "irq", "kcore", "keys", "latency_stats"
 MASKED_FILES = ("sysrq-trigger", "timer_list", "timer_stats", "kallsyms", "kmsg")
 
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+class FolderError(Exception):
+    """What the sandbox has at a mount path does not allow a mount; `launch` knows it by its name."""
 
 
 def main() -> None:
@@ -59,8 +65,10 @@ def enter(plan: dict[str, Any], status: int) -> None:
         configure_network(plan["unreachable"])
     _socket.sethostname(plan["hostname"])
     mount_tree(plan["root"], plan["mounts"])
-    os.write(status, b"mounted\n")
+    stage_folders(plan["root"] + STAGE, plan["folders"])
     change_root(plan["root"])
+    place_folders(plan["folders"])
+    os.write(status, b"mounted\n")
     if plan["mask_proc"]:
         mask_proc()
     become(plan)
@@ -107,6 +115,43 @@ def bind(source: str, target: str, *, readonly: bool) -> None:
     if readonly:
         kept = os.statvfs(target).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)  # locked in a user namespace
         mount("none", target, None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
+
+
+def stage_folders(stage: str, folders: list[Any]) -> None:
+    """Mount what is shared at a place that is ours alone, before the host's root is out of reach."""
+    for number, (root, parts, _, readonly) in enumerate(folders):
+        os.makedirs(f"{stage}/{number}", mode=0o700)
+        descriptor = open_below(root, parts)
+        # By descriptor: other sandboxes may put links in the way at any time.
+        mount(f"/proc/self/fd/{descriptor}", f"{stage}/{number}", None, MS_BIND)
+        os.close(descriptor)
+        kept = os.statvfs(f"{stage}/{number}").f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        flags = MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV | (MS_RDONLY if readonly else 0)
+        mount("none", f"{stage}/{number}", None, flags | kept)
+
+
+def open_below(root: str, parts: list[str]) -> int:
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW
+    descriptor = os.open(root, flags)
+    for part in parts:
+        above = descriptor
+        descriptor = os.open(part, flags, dir_fd=above)
+        os.close(above)
+    return descriptor
+
+
+def place_folders(folders: list[Any]) -> None:
+    """Move what is shared to where the sandbox wants it. Links on the way are its own, and lead nowhere else."""
+    for number, (_, _, target, _) in enumerate(folders):
+        try:
+            os.makedirs(target, exist_ok=True)
+            mount(f"{STAGE}/{number}", target, None, MS_BIND)
+        except OSError as error:
+            raise FolderError(f"nothing can be mounted at {target}: {error.strerror}") from error
+        check(libc.umount2(f"{STAGE}/{number}".encode(), MNT_DETACH), "umount of a staged folder")
+        os.rmdir(f"{STAGE}/{number}")
+    if folders:
+        os.rmdir(STAGE)
 
 
 def change_root(root: str) -> None:

@@ -14,8 +14,11 @@ from pathlib import Path
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local.process import ProcessId, only_child
 from sandyard_runner.runtime.local.tree import Account
+from sandyard_runner.volumes import Place
 
 ENTER = Path(__file__).with_name("enter.py")
+FOLDER_ERROR = "FolderError: "
+"""How `enter.py` begins what the sandbox itself has to answer for."""
 NAMESPACES_TIMEOUT_SECONDS = 10.0
 REFUSED_HINT = (
     "This machine does not let Sandyard make namespaces ({reason}). Allow unprivileged user namespaces, run as root,"
@@ -38,6 +41,8 @@ class Launch:
     account: Account | None = None
     root: Path | None = None
     mounts: Sequence[Mapping[str, object]] = ()
+    folders: Sequence[Place] = ()
+    """What it shares with other sandboxes."""
     own_network: bool = True
     unreachable: Sequence[str] = field(default_factory=tuple)
 
@@ -84,6 +89,8 @@ async def launch_namespaces(launch: Launch) -> Launched:
     if said != "mounted" or monitor is None or process is None:
         child.kill()
         child.wait()
+        if said.startswith(FOLDER_ERROR):
+            raise RuntimeFailure(said.removeprefix(FOLDER_ERROR))
         raise RuntimeFailure(REFUSED_HINT.format(reason=said or _last_words(launch.log)))
     return Launched(child, monitor, process)
 
@@ -121,6 +128,7 @@ def _plan(launch: Launch) -> dict[str, object]:
         "hostname": launch.hostname[:64],
         "root": str(launch.root),
         "mounts": [dict(mount) for mount in launch.mounts],
+        "folders": [[place.root, list(place.parts), place.target, place.read_only] for place in launch.folders],
         "mask_proc": as_root,
         "identity_user_namespace": as_root,
         "uid": account.uid,

@@ -17,6 +17,7 @@ from sandyard_runner.runtime.local.launch import Launch
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
 from sandyard_runner.runtime.local.process import MARKER
 from sandyard_runner.runtime.local.tree import LAID_OUT, USER, Account, Tree, UnknownUser, find_account, sandbox_passwd
+from sandyard_runner.volumes import Volumes
 
 BUNDLE_MOUNT = "/opt/sandyard"
 DOOR_MOUNT = "/run/sandyard"
@@ -43,6 +44,11 @@ class Layout:
     @property
     def sandboxes(self) -> Path:
         return self.options.data_dir / "sandboxes"
+
+    @property
+    def volumes(self) -> Volumes:
+        """What sandboxes share."""
+        return Volumes(self.options.volumes_dir, self.options.host_folders)
 
     @property
     def kept(self) -> KeptImages:
@@ -74,8 +80,15 @@ class Layout:
             )
         return Account(USER, os.geteuid(), os.getegid(), "")
 
+    def check_mounts(self, spec: SandboxSpec) -> None:
+        """Make what is missing of what it mounts. Raises `RuntimeFailure`, `Unsupported` without namespaces."""
+        if spec.mounts and not self.is_isolated:
+            raise Unsupported("without isolation nothing can be mounted, so sandboxes cannot have volumes")
+        self.volumes.places(spec.mounts)
+
     def make(self, spec: SandboxSpec) -> None:
         """Lay out the directories; may be repeated. Raises `OSError`."""
+        self.check_mounts(spec)
         base = self.base(spec.sandbox_id)
         base.mkdir(parents=True, exist_ok=True, mode=0o700)
         if spec.image is not None and not (base / LAID_OUT).exists():
@@ -127,6 +140,7 @@ class Layout:
             account=account,
             root=tree.files,
             mounts=tree.mounts(door=door, bundle=self.bundle.path),
+            folders=self.volumes.places(spec.mounts),
             own_network=has_own_network,
             unreachable=network.unreachable_networks() if uplink else (),
         )

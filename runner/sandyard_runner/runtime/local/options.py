@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from sandyard.folders import HostFolder
+
 
 class Isolation(StrEnum):
     """What stands between a sandbox and the host."""
@@ -25,10 +27,17 @@ class LocalOptions:
     """How local sandboxes are made, and where their files are."""
 
     data_dir: Path
-    """Holds `sandboxes/` and `bundles/`; nobody else may read it."""
+    """Holds `sandboxes/`, `volumes/` and `bundles/`; nobody else may read it."""
     doors_dir: Path
     isolation: Isolation = Isolation.NAMESPACES
     network: Network = Network.AUTO
     keep_running: bool = False
     """Sandboxes outlive this process and are adopted by the next; otherwise the kernel ends them with it."""
     start_timeout_seconds: float = 20.0
+    host_folders: tuple[HostFolder, ...] = ()
+    """Folders of the host that sandboxes may mount."""
+
+    @property
+    def volumes_dir(self) -> Path:
+        """One folder per volume."""
+        return self.data_dir / "volumes"

@@ -126,6 +126,13 @@ class LocalRuntime(Keeping):
             self._reasons.pop(sandbox_id, None)
         self._locks.pop(sandbox_id, None)
 
+    async def volumes(self) -> Sequence[str]:
+        return await asyncio.to_thread(self._layout.volumes.names)
+
+    async def remove_volume(self, volume_id: str) -> None:
+        if not await asyncio.to_thread(self._layout.volumes.remove, volume_id):
+            raise RuntimeFailure("what sandboxes left in a volume cannot be removed")
+
     async def present(self) -> Sequence[Present]:
         found = []
         for base in sorted(self._layout.sandboxes.iterdir()):

@@ -1,0 +1,1 @@
+"""Volumes: folders that sandboxes share and that outlive them."""
