@@ -27,6 +27,14 @@ class Settings:
         "127.0.0.1"
     )
     port: Annotated[int, "Port of the one public origin; 0 takes a free one."] = 3986
+    ssh_port: Annotated[
+        int | None,
+        "Port of the SSH gateway; 0 is off. Empty: 2222, or a free one where `port` is 0; the processes `api` and "
+        "`proxy` have none then. The `api` process tells clients of it, the `proxy` process listens on it.",
+    ] = None
+    ssh_host_key: Annotated[
+        str | None, "Private key of the SSH gateway, as OpenSSH writes it; empty is one that is made and kept."
+    ] = None
     data_dir: Annotated[Path, "Where keys, the SQLite file, sandboxes and bundles are kept."] = (
         Path.home() / ".local" / "share" / "sandyard"
     )
@@ -83,6 +91,12 @@ class Settings:
         """The URL to open, with the default filled in."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'sandyard.db'}"
 
+    def resolved_ssh_port(self) -> int | None:
+        """Where a whole Sandyard listens for SSH, 0 for a free port; `None` is off."""
+        if self.ssh_port is None:
+            return 2222 if self.port else 0
+        return self.ssh_port or None
+
     def resolved_doors_dir(self) -> Path:
         """The directory of doors, with the default filled in."""
         return self.doors_dir or self.data_dir / "doors"
@@ -125,7 +139,7 @@ def _read(environment: Mapping[str, str], variable: str) -> str:
 
 
 def _parse(name: str, kind: object, text: str) -> object:
-    if kind is int:
+    if kind in (int, int | None):
         try:
             return int(text)
         except ValueError:

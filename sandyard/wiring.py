@@ -15,6 +15,7 @@ from sandyard import __version__
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
+from sandyard.host_keys import check_host_key, new_host_key
 from sandyard.ids import IdSource, RandomIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
@@ -23,7 +24,7 @@ from sandyard.settings import InvalidSetting, Settings
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
 from sandyard_api.options import ControlPlaneOptions
-from sandyard_proxy.app import open_proxy
+from sandyard_proxy.app import SshListener, open_proxy
 from sandyard_proxy.options import ProxyOptions
 from sandyard_proxy.upstream import open_upstream
 from sandyard_runner.app import Leave, RunnerOptions, open_runner
@@ -53,6 +54,8 @@ class Embedded:
     """Origin, without a path."""
     api_key: str
     runtime: Runtime
+    ssh: str
+    """What became of the SSH gateway, for the person who started us."""
 
 
 def keep_secrets(settings: Settings, ids: IdSource) -> Secrets:
@@ -94,6 +97,9 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         public = listen_tcp(settings.host, settings.port)
         stack.callback(public.close)
         port = public.getsockname()[1]
+        ssh, ssh_note = _try_ssh(settings)
+        if ssh is not None:
+            stack.callback(ssh.socket.close)
         secrets = keep_secrets(settings, ids)
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandyard-")))
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
@@ -104,7 +110,7 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 bus=bus,
                 clock=clock,
                 ids=ids,
-                options=control_plane_options(settings, secrets),
+                options=control_plane_options(settings, secrets, ssh_port=ssh.socket.getsockname()[1] if ssh else None),
             )
         )
         await stack.enter_async_context(
@@ -131,11 +137,12 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 bus=bus,
                 clock=clock,
                 options=proxy_options(settings),
+                ssh=ssh,
             )
         )
         await _wait_for_runner(plane)
         await stack.enter_async_context(serve(proxy, public))
-        yield Embedded(_origin(settings, port), secrets.api_key, runtime)
+        yield Embedded(_origin(settings, port), secrets.api_key, runtime, ssh_note)
 
 
 async def _wait_for_runner(plane: ControlPlane) -> None:
@@ -147,8 +154,8 @@ async def _wait_for_runner(plane: ControlPlane) -> None:
         log.warning("runner_not_at_work", seconds=RUNNER_SECONDS)
 
 
-def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneOptions:
-    """What the control plane is told."""
+def control_plane_options(settings: Settings, secrets: Secrets, *, ssh_port: int | None) -> ControlPlaneOptions:
+    """What the control plane is told; `ssh_port` is where clients find the SSH gateway."""
     return ControlPlaneOptions(
         api_key=secrets.api_key,
         internal_token=secrets.internal_token,
@@ -159,6 +166,7 @@ def control_plane_options(settings: Settings, secrets: Secrets) -> ControlPlaneO
         trust_forwarded=settings.trust_forwarded,
         limits=settings.limits,
         preview_warning=settings.preview_warning,
+        ssh_port=ssh_port,
     )
 
 
@@ -177,6 +185,26 @@ def proxy_options(settings: Settings) -> ProxyOptions:
         preview_warning=settings.preview_warning,
         version=__version__,
     )
+
+
+def listen_ssh(settings: Settings, port: int) -> SshListener:
+    """The SSH gateway's socket and key. Raises `OSError` and `InvalidSetting`."""
+    key = settings.ssh_host_key or keep_secret(settings.data_dir, "ssh-host-key", new_host_key)
+    check_host_key(key)
+    return SshListener(listen_tcp(settings.host, port), key)
+
+
+def _try_ssh(settings: Settings) -> tuple[SshListener | None, str]:
+    """The SSH gateway and a sentence about it: Sandyard is of use without, where the port is somebody else's."""
+    port = settings.resolved_ssh_port()
+    if port is None:
+        return None, "the SSH gateway is off (SANDYARD_SSH_PORT)"
+    try:
+        ssh = listen_ssh(settings, port)
+    except OSError as error:
+        return None, f"no SSH gateway: {error}; SANDYARD_SSH_PORT names another port"
+    host, port = ssh.socket.getsockname()[:2]
+    return ssh, f"SSH gateway at {host}:{port}"
 
 
 def _origin(settings: Settings, port: int) -> str:
@@ -199,7 +227,7 @@ async def open_api(settings: Settings) -> AsyncIterator[None]:
                 bus=bus,
                 clock=clock,
                 ids=ids,
-                options=control_plane_options(settings, secrets),
+                options=control_plane_options(settings, secrets, ssh_port=settings.ssh_port or None),
             )
         )
         await stack.enter_async_context(serve(plane.internal_app, _listen(settings.internal_listen), websockets=False))
@@ -236,6 +264,9 @@ async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
         secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
         internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
+        ssh = listen_ssh(settings, settings.ssh_port) if settings.ssh_port else None
+        if ssh is not None:
+            stack.callback(ssh.socket.close)
         upstream = await stack.enter_async_context(open_upstream(settings.control_plane_url))
         proxy = await stack.enter_async_context(
             open_proxy(
@@ -245,6 +276,7 @@ async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
                 bus=bus,
                 clock=SystemClock(),
                 options=proxy_options(settings),
+                ssh=ssh,
             )
         )
         await stack.enter_async_context(serve(proxy, listen_tcp(settings.host, settings.port)))

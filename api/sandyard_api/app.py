@@ -42,6 +42,8 @@ from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sealing.service import Seal, check_key
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
+from sandyard_api.ssh_access import routes as ssh_access_routes
+from sandyard_api.ssh_access.service import SshAccesses
 from sandyard_api.timers import Timers
 from sandyard_api.users import routes as user_routes
 from sandyard_api.wakeups import Wakeups
@@ -60,6 +62,7 @@ PUBLIC_SLICES = (
     region_routes.ROUTER,
     sandbox_routes.ROUTER,
     preview_routes.ROUTER,
+    ssh_access_routes.ROUTER,
     inspection_routes.ROUTER,
     session_routes.ROUTER,
     runner_routes.ROUTER,
@@ -94,6 +97,7 @@ class Services:
     listing: Listing
     build_log: BuildLogs
     previews: Previews
+    ssh_accesses: SshAccesses
     sessions: SessionRecords
     dispatch: Dispatch
     job_hints: Wakeups
@@ -171,6 +175,7 @@ def build_services(
         sessions=SessionRecords(database),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
+        ssh_accesses=SshAccesses(database, clock, ids),
         sandboxes=Sandboxes(
             database,
             clock,

@@ -9,6 +9,7 @@ from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sealing.models import SealCheck
 from sandyard_api.sessions.models import Session, SessionCommand
+from sandyard_api.ssh_access.models import SshAccess
 from sandyard_api.users.models import User
 
 METADATA = Base.metadata
@@ -23,6 +24,7 @@ TABLES = (
     Session,
     SessionCommand,
     SignedPreview,
+    SshAccess,
     StateChange,
     User,
 )

@@ -108,6 +108,10 @@ class GatewaySocket:
         finally:
             self._writer.close()
 
+    def abort(self) -> None:
+        """Cut at once; whoever receives is told."""
+        self._writer.transport.abort()
+
     async def _send(self, event: Event) -> None:
         try:
             self._writer.write(self._connection.send(event))
@@ -281,6 +285,11 @@ class FileConversation:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._socket.close()
+
+    def abort(self) -> None:
+        """Cut at once; those who wait for answers are told."""
+        self._task.cancel()
+        self._socket.abort()
 
     async def _receive(self) -> None:
         try:
