@@ -185,8 +185,10 @@ class SandboxFiles(asyncssh.SFTPServer):
         await self._ask("fsync", handle=file_obj)
 
     async def exit(self) -> None:
-        """The client is done."""
+        """The client is done. It is told that all went well: OpenSSH's `scp` fails without."""
         self._over = True
+        if not self.channel.is_closing():
+            self.channel.exit(0)
         if self._conversation is not None:
             await self._conversation.close()
 

@@ -83,9 +83,7 @@ class Session(SSHServerStreamSession[bytes]):
 
     def _make_files(self, channel: SSHChannel[bytes]) -> SandboxFiles:
         server_channel = cast("asyncssh.SSHServerChannel[bytes]", channel)
-        self._files = SandboxFiles(
-            server_channel, self._access, self._sandbox_id, drain=lambda: self.drain(None)
-        )
+        self._files = SandboxFiles(server_channel, self._access, self._sandbox_id, drain=lambda: self.drain(None))
         return self._files
 
     async def _run(self, stdin: SSHReader[bytes], stdout: SSHWriter[bytes], stderr: SSHWriter[bytes]) -> None:
