@@ -202,7 +202,7 @@ def _try_ssh(settings: Settings) -> tuple[SshListener | None, str]:
     try:
         ssh = listen_ssh(settings, port)
     except OSError as error:
-        return None, f"no SSH gateway: {error}; SANDYARD_SSH_PORT names another port"
+        return None, f"no SSH gateway: {error.strerror}; SANDYARD_SSH_PORT names another port"
     host, port = ssh.socket.getsockname()[:2]
     return ssh, f"SSH gateway at {host}:{port}"
 

@@ -264,6 +264,15 @@ async def test_a_server_in_the_sandbox_is_reached_by_forwarding_its_port_or_sock
             await connection.forward_remote_port("", 0, "localhost", 9)
 
 
+async def test_a_connection_counts_as_activity(box: Toolbox, access: dict[str, Any]) -> None:
+    def used() -> str:
+        return str(box.api("GET", f"/sandbox/{box.id}").json()["lastActivityAt"])
+
+    before = used()
+    async with logged_in(access):
+        await asyncio.to_thread(eventually, lambda: used() > before)
+
+
 def test_agent_and_x11_forwarding_are_refused_without_harm(access: dict[str, Any]) -> None:
     done = ssh(access, "echo ${SSH_AUTH_SOCK-none} ${DISPLAY-none}", options=["-A", "-X"])
     assert (done.stdout, done.returncode) == (b"none none\n", 0)
