@@ -60,6 +60,6 @@ ENV PATH=/opt/venv/bin:$PATH \
     SANDYARD_DATA_DIR=/var/lib/sandyard
 # Sandboxes share the bundle and their doors with us through this volume; a new one starts with the bundle in it.
 VOLUME /var/lib/sandyard
-EXPOSE 3986
+EXPOSE 3986 2222
 ENTRYPOINT ["sandyard"]
 CMD ["up", "--host", "0.0.0.0", "--runtime", "docker"]

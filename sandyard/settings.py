@@ -31,6 +31,14 @@ class Settings:
     https_port: Annotated[
         int, "Port of the same origin over https, there once `sandyard trust` was run; 0 takes a free one."
     ] = 0
+    ssh_port: Annotated[
+        int | None,
+        "Port of the SSH gateway; 0 is off. Empty: 2222, or a free one where `port` is 0; the processes `api` and "
+        "`proxy` have none then. The `api` process tells clients of it, the `proxy` process listens on it.",
+    ] = None
+    ssh_host_key: Annotated[
+        str | None, "Private key of the SSH gateway, as OpenSSH writes it; empty is one that is made and kept."
+    ] = None
     data_dir: Annotated[Path, "Where keys, the SQLite file, sandboxes and bundles are kept."] = (
         Path.home() / ".local" / "share" / "sandyard"
     )
@@ -95,6 +103,12 @@ class Settings:
     def resolved_database_url(self) -> str:
         """The URL to open, with the default filled in."""
         return self.database_url or f"sqlite+aiosqlite:///{self.data_dir / 'sandyard.db'}"
+
+    def resolved_ssh_port(self) -> int | None:
+        """Where a whole Sandyard listens for SSH, 0 for a free port; `None` is off."""
+        if self.ssh_port is None:
+            return 2222 if self.port else 0
+        return self.ssh_port or None
 
     def resolved_doors_dir(self) -> Path:
         """The directory of doors, with the default filled in."""

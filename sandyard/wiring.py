@@ -16,6 +16,7 @@ from sandyard.authority import authority_of, issue_certificate
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
+from sandyard.host_keys import check_host_key, new_host_key
 from sandyard.ids import IdSource, RandomIds, SeededIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
@@ -25,7 +26,7 @@ from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
 from sandyard_api.options import ControlPlaneOptions
-from sandyard_proxy.app import open_proxy
+from sandyard_proxy.app import SshListener, open_proxy
 from sandyard_proxy.options import ProxyOptions
 from sandyard_proxy.upstream import open_upstream
 from sandyard_runner.app import Leave, RunnerOptions, open_runner
@@ -56,6 +57,8 @@ class Embedded:
     """Origin, without a path."""
     api_key: str
     runtime: Runtime
+    ssh: str
+    """What became of the SSH gateway, for the person who started us."""
 
 
 def keep_secrets(settings: Settings, ids: IdSource) -> Secrets:
@@ -99,6 +102,9 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         stack.callback(public.close)
         port = public.getsockname()[1]
         secure = open_secure(settings, stack)
+        ssh, ssh_note = _try_ssh(settings)
+        if ssh is not None:
+            stack.callback(ssh.socket.close)
         secrets = keep_secrets(settings, RandomIds())
         sockets = stack.enter_context(sockets_directory())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
@@ -110,7 +116,12 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 bus=bus,
                 clock=VirtualClock(),
                 ids=id_source(settings),
-                options=control_plane_options(settings, secrets, https_port=secure.port if secure else None),
+                options=control_plane_options(
+                    settings,
+                    secrets,
+                    https_port=secure.port if secure else None,
+                    ssh_port=ssh.socket.getsockname()[1] if ssh else None,
+                ),
             )
         )
         await stack.enter_async_context(
@@ -137,13 +148,14 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
                 bus=bus,
                 clock=clock,
                 options=proxy_options(settings),
+                ssh=ssh,
             )
         )
         await _wait_for_runner(plane)
         await stack.enter_async_context(serve(proxy, public))
         if secure is not None:
             await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
-        yield Embedded(_origin(settings, port), secrets.api_key, runtime)
+        yield Embedded(_origin(settings, port), secrets.api_key, runtime, ssh_note)
 
 
 def id_source(settings: Settings) -> IdSource:
@@ -186,9 +198,9 @@ def open_secure(settings: Settings, stack: AsyncExitStack) -> Secure | None:
 
 
 def control_plane_options(
-    settings: Settings, secrets: Secrets, *, https_port: int | None = None
+    settings: Settings, secrets: Secrets, *, https_port: int | None, ssh_port: int | None
 ) -> ControlPlaneOptions:
-    """What the control plane is told. `https_port`: where the public origin is served over https, too."""
+    """What the control plane is told of itself and of where clients find the origin over https, and SSH."""
     return ControlPlaneOptions(
         api_key=secrets.api_key,
         internal_token=secrets.internal_token,
@@ -202,6 +214,7 @@ def control_plane_options(
         preview_warning=settings.preview_warning,
         storage_dir=settings.data_dir / "objects",
         storage_https_port=https_port,
+        ssh_port=ssh_port,
     )
 
 
@@ -221,6 +234,26 @@ def proxy_options(settings: Settings) -> ProxyOptions:
         version=__version__,
         journal=settings.journal,
     )
+
+
+def listen_ssh(settings: Settings, port: int) -> SshListener:
+    """The SSH gateway's socket and key. Raises `OSError` and `InvalidSetting`."""
+    key = settings.ssh_host_key or keep_secret(settings.data_dir, "ssh-host-key", new_host_key)
+    check_host_key(key)
+    return SshListener(listen_tcp(settings.host, port), key)
+
+
+def _try_ssh(settings: Settings) -> tuple[SshListener | None, str]:
+    """The SSH gateway and a sentence about it: Sandyard is of use without, where the port is somebody else's."""
+    port = settings.resolved_ssh_port()
+    if port is None:
+        return None, "the SSH gateway is off (SANDYARD_SSH_PORT)"
+    try:
+        ssh = listen_ssh(settings, port)
+    except OSError as error:
+        return None, f"no SSH gateway: {error.strerror}; SANDYARD_SSH_PORT names another port"
+    host, port = ssh.socket.getsockname()[:2]
+    return ssh, f"SSH gateway at {host}:{port}"
 
 
 def _origin(settings: Settings, port: int) -> str:
@@ -243,7 +276,9 @@ async def open_api(settings: Settings) -> AsyncIterator[None]:
                 clock=VirtualClock(),
                 ids=id_source(settings),
                 # Another process serves https; what it listens on is told by the setting alone.
-                options=control_plane_options(settings, secrets, https_port=settings.https_port or None),
+                options=control_plane_options(
+                    settings, secrets, https_port=settings.https_port or None, ssh_port=settings.ssh_port or None
+                ),
             )
         )
         await stack.enter_async_context(serve(plane.internal_app, _listen(settings.internal_listen), websockets=False))
@@ -281,6 +316,9 @@ async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
         secrets = keep_secrets(settings, RandomIds())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
         internal = await stack.enter_async_context(HttpControlPlane(settings.internal_url, secrets.internal_token))
+        ssh = listen_ssh(settings, settings.ssh_port) if settings.ssh_port else None
+        if ssh is not None:
+            stack.callback(ssh.socket.close)
         upstream = await stack.enter_async_context(open_upstream(settings.control_plane_url))
         proxy = await stack.enter_async_context(
             open_proxy(
@@ -290,6 +328,7 @@ async def open_proxy_process(settings: Settings) -> AsyncIterator[None]:
                 bus=bus,
                 clock=SystemClock(),
                 options=proxy_options(settings),
+                ssh=ssh,
             )
         )
         await stack.enter_async_context(serve(proxy, listen_tcp(settings.host, settings.port)))

@@ -56,6 +56,8 @@ from sandyard_api.snapshots.build_logs import SnapshotLogs
 from sandyard_api.snapshots.service import Snapshots
 from sandyard_api.snapshots.telling import SnapshotTeller
 from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.ssh_access import routes as ssh_access_routes
+from sandyard_api.ssh_access.service import SshAccesses
 from sandyard_api.storage import routes as storage_routes
 from sandyard_api.storage.app import StorageApp
 from sandyard_api.storage.credentials import StorageKeys
@@ -81,6 +83,7 @@ PUBLIC_SLICES = (
     region_routes.ROUTER,
     sandbox_routes.ROUTER,
     preview_routes.ROUTER,
+    ssh_access_routes.ROUTER,
     inspection_routes.ROUTER,
     session_routes.ROUTER,
     runner_routes.ROUTER,
@@ -130,6 +133,7 @@ class Services:
     contexts: Contexts
     volumes: Volumes
     storage: StorageApp
+    ssh_accesses: SshAccesses
     sessions: SessionRecords
     dispatch: Dispatch
     job_hints: Wakeups
@@ -251,6 +255,7 @@ def build_services(
         storage=StorageApp(contexts, clock, ids),
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
+        ssh_accesses=SshAccesses(database, clock, ids),
         sandboxes=sandboxes,
         lineage=Lineage(database, sandboxes),
         repairs=Repairs(sandboxes, clock, quotas),

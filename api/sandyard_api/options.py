@@ -38,6 +38,8 @@ class ControlPlaneOptions:
     """What an organization may use."""
     preview_warning: bool = False
     """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
+    ssh_port: int | None = None
+    """Where clients find the SSH gateway, on the host that they use for us; `None` where there is none."""
     destroyed_hours: float = 24.0
     """How long the record of a destroyed sandbox can be read."""
     host_folders: tuple[HostFolder, ...] = ()

@@ -57,6 +57,10 @@ class Origin:
         host, tail = split_authority(self.authority)
         return ("localhost" if is_loopback_address(host) else host) + tail
 
+    def ssh_command(self, port: int, token: str) -> str:
+        """What logs in with a token. The platform's command line splits it at spaces and runs what follows `ssh`."""
+        return f"ssh -p {port} {token}@{split_authority(self.authority)[0]}"
+
     def build_logs_url(self, sandbox_id: str) -> str:
         """Without a query: clients append `?follow=true`."""
         return f"{self.url}/api/sandbox/{sandbox_id}/build-logs"

@@ -12,6 +12,7 @@ from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sealing.models import SealCheck
 from sandyard_api.sessions.models import Session, SessionCommand
 from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
+from sandyard_api.ssh_access.models import SshAccess
 from sandyard_api.users.models import User
 from sandyard_api.volumes.models import Volume
 
@@ -31,6 +32,7 @@ TABLES = (
     SignedPreview,
     Snapshot,
     SnapshotLogChunk,
+    SshAccess,
     StateChange,
     User,
     Volume,

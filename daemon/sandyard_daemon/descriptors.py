@@ -78,6 +78,8 @@ class Writer:
         self._ending = False
         self._waits = False
         self.is_open = True
+        self.on_taken: Callable[[int], None] | None = None
+        """Told of every byte that was `put` once it waits no more: written, or dropped."""
 
     async def put(self, data: bytes) -> None:
         """Queue bytes behind those that wait, once there is room; dropped where the program reads no more.
@@ -95,6 +97,8 @@ class Writer:
             self._pending += data
             if not self._waits:
                 self._write()
+        else:
+            self._tell(len(data))
 
     def end(self) -> None:
         """Close once everything that waits is written."""
@@ -106,6 +110,7 @@ class Writer:
         """Close at once; may be repeated."""
         if self.is_open:
             self.is_open = False
+            self._tell(len(self._pending))
             self._pending.clear()
             self._progress.set()
             asyncio.get_running_loop().remove_writer(self._descriptor)
@@ -121,10 +126,15 @@ class Writer:
             self.close()
             return
         del self._pending[:count]
+        self._tell(count)
         self._progress.set()
         self._wait_on(bool(self._pending))
         if self._ending and not self._pending:
             self.close()
+
+    def _tell(self, count: int) -> None:
+        if count and self.on_taken is not None:
+            self.on_taken(count)
 
     def _wait_on(self, waits: bool) -> None:
         if waits and not self._waits:

@@ -29,6 +29,7 @@ from sandyard_daemon.wire.messages import pack, unpack
 
 OPEN_SECONDS = 15.0
 CLOSE_SECONDS = 2.0
+MAX_WAITING = 512 << 10
 _READ = 256 << 10
 
 
@@ -108,6 +109,10 @@ class GatewaySocket:
         finally:
             self._writer.close()
 
+    def abort(self) -> None:
+        """Cut at once; whoever receives is told."""
+        self._writer.transport.abort()
+
     async def _send(self, event: Event) -> None:
         try:
             self._writer.write(self._connection.send(event))
@@ -169,6 +174,9 @@ class Execution:
         self._socket = socket
         self.exited: Exited | None = None
         """Known when `outputs` has ended by itself."""
+        self._waiting = 0
+        self._room = asyncio.Event()
+        self._over = False
 
     @classmethod
     async def start(
@@ -193,19 +201,41 @@ class Execution:
 
     async def outputs(self) -> AsyncIterator[tuple[int, bytes]]:
         """Stream (1 or 2) and bytes, to the program's end. Raises `GatewayClosed`."""
-        while True:
-            message = await self._socket.receive()
+        while self.exited is None:
+            try:
+                message = await self._socket.receive()
+            except GatewayClosed:
+                self._finish()
+                raise
             if isinstance(message, bytes):
                 yield message[0], message[1:]
-                continue
-            said = json.loads(message)
-            if said.get("type") == "exited":
-                self.exited = Exited(int(said["exitCode"]), said.get("signal"))
-                return
+            else:
+                self._note(json.loads(message))
 
     async def write(self, data: bytes) -> None:
-        """To its standard input; at the most 1 MiB."""
+        """To its standard input; at the most 512 KiB. Waits while as much is not taken; somebody must be in `outputs`.
+
+        Raises `GatewayClosed`.
+        """
+        while self._waiting >= MAX_WAITING and not self._over:
+            self._room.clear()
+            await self._room.wait()
+        if self._over:
+            raise GatewayClosed(1000, "the program has ended")
+        self._waiting += len(data)
         await self._socket.send(b"\0" + data)
+
+    def _note(self, said: Mapping[str, Any]) -> None:
+        if said.get("type") == "exited":
+            self.exited = Exited(int(said["exitCode"]), said.get("signal"))
+            self._finish()
+        elif said.get("type") == "taken":
+            self._waiting -= int(said["bytes"])
+            self._room.set()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._room.set()
 
     async def end_input(self) -> None:
         """Nothing more is written."""
@@ -281,6 +311,11 @@ class FileConversation:
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._socket.close()
+
+    def abort(self) -> None:
+        """Cut at once; those who wait for answers are told."""
+        self._task.cancel()
+        self._socket.abort()
 
     async def _receive(self) -> None:
         try:

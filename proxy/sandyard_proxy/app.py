@@ -25,13 +25,15 @@ from sandyard_proxy.forwarded import tell_origin
 from sandyard_proxy.options import ProxyOptions
 from sandyard_proxy.route_table import RouteTable
 from sandyard_proxy.sandboxes import SandboxRoutes
+from sandyard_proxy.ssh.access import Access
+from sandyard_proxy.ssh.gateway import SshGateway, SshListener
 from sandyard_runner.client import RunnerClient
 
 log = structlog.get_logger(__name__)
 
 BENCH = b"/_sandyard/"
 
-__all__ = ["ProxyOptions", "open_proxy"]
+__all__ = ["ProxyOptions", "SshListener", "open_proxy"]
 
 
 @asynccontextmanager
@@ -43,10 +45,12 @@ async def open_proxy(
     bus: Bus,
     clock: Clock,
     options: ProxyOptions,
+    ssh: SshListener | None = None,
 ) -> AsyncIterator[App]:
     """The public application; its connections and tasks end with the block.
 
-    `control_plane_app` gets every request that is for no sandbox; `runners` makes the client of a runner's base URL.
+    `control_plane_app` gets every request that is for no sandbox; `runners` makes the client of a runner's base URL;
+    `ssh` is where SSH clients are served beside it, if they are.
     """
     routes = RouteTable(control_plane, clock)
     activity = Activity(control_plane, clock)
@@ -55,6 +59,9 @@ async def open_proxy(
     follow = FollowRoutes(routes, doors, clients, bus)
     bench = Bench(routes, bus, clock, journal=options.journal, version=options.version)
     tasks = [asyncio.create_task(routes.watch(bus)), asyncio.create_task(activity.run())]
+    if ssh is not None:
+        gateway = SshGateway(ssh, Access(control_plane, routes, doors), activity=activity, clock=clock)
+        tasks.append(asyncio.create_task(gateway.run()))
     try:
         async with bench.running():
             yield _Proxy(

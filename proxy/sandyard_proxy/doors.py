@@ -98,6 +98,17 @@ class Doors:
         self._trim()
         return door
 
+    async def connect(self, route: Route) -> socket.socket:
+        """A fresh connection that is the caller's own. Raises `DoorUnreachable`."""
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return await self._open_socket(route)
+        except TimeoutError as error:
+            raise DoorUnreachable("bad gateway: the sandbox does not accept connections") from error
+        except DoorUnreachable:
+            self._forget_route(route.sandbox_id)
+            raise
+
     def close(self) -> None:
         """Close every connection."""
         for door in self._doors.values():
@@ -106,30 +117,19 @@ class Doors:
 
     def _make(self, route: Route) -> Door:
         async def connect() -> HttpConnection:
+            door = await self.connect(route)
             try:
-                async with asyncio.timeout(CONNECT_SECONDS):
-                    return await self._connect(route)
-            except TimeoutError as error:
-                raise DoorUnreachable("bad gateway: the sandbox does not accept connections") from error
+                _, connection = await asyncio.get_running_loop().create_connection(HttpConnection, sock=door)
+            except OSError as error:
+                door.close()
+                raise NotDelivered("bad gateway: the sandbox's daemon does not answer") from error
+            except BaseException:
+                door.close()
+                raise
+            return connection
 
         # A daemon that closes idle connections was restarted or stopped: what is known of it is stale.
         return Door(route, ConnectionPool(connect, on_lost=lambda: self._forget_route(route.sandbox_id)))
-
-    async def _connect(self, route: Route) -> HttpConnection:
-        try:
-            door = await self._open_socket(route)
-        except DoorUnreachable:
-            self._forget_route(route.sandbox_id)
-            raise
-        try:
-            _, connection = await asyncio.get_running_loop().create_connection(HttpConnection, sock=door)
-        except OSError as error:
-            door.close()
-            raise NotDelivered("bad gateway: the sandbox's daemon does not answer") from error
-        except BaseException:
-            door.close()
-            raise
-        return connection
 
     async def _open_socket(self, route: Route) -> socket.socket:
         directory = self._directory / route.sandbox_id

@@ -14,6 +14,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "host": click.option("--host", help="Address to listen on  [default: 127.0.0.1]"),
     "port": click.option("--port", type=int, help="Port of the one origin; 0 takes a free one  [default: 3986]"),
+    "ssh_port": click.option("--ssh-port", type=int, help="Port of the SSH gateway; 0 is off  [default: 2222]"),
     "data_dir": click.option(
         "--data-dir", type=click.Path(path_type=Path, file_okay=False), help="Where keys and sandboxes are kept"
     ),
@@ -53,5 +54,5 @@ def settings_of(**options: object) -> Settings:
     return replace(settings, data_dir=settings.data_dir.expanduser().absolute())
 
 
-ALL = ("host", "port", "data_dir", "runtime", "isolation", "network", "database_url", "bus_url")
+ALL = ("host", "port", "ssh_port", "data_dir", "runtime", "isolation", "network", "database_url", "bus_url")
 """The options of everything that starts a whole Sandyard."""

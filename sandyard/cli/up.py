@@ -32,6 +32,7 @@ async def _up(settings: Settings) -> None:
         async with told_to_end() as ending, open_embedded(settings, leave=Leave.STOP) as running:
             with announce(settings.data_dir, Running(os.getpid(), running.url, running.runtime.name)):
                 say(f"Sandyard {__version__} is ready at {running.url} (runtime: {running.runtime.name})")
+                say(f"  {running.ssh}")
                 for note in notes_on(running.runtime):
                     say(f"  note: {note}")
                 click.echo(f"export DAYTONA_API_URL={running.url}/api")

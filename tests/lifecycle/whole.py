@@ -100,6 +100,9 @@ class DirectControlPlane:
     async def route(self, key: str) -> Route:
         raise UnknownRoute(key)
 
+    async def ssh_access(self, token: str) -> str:
+        raise UnknownRoute(token)
+
     async def check_key(self, key: str) -> KeyGrant:
         return await self._services.keys.check(key)
 

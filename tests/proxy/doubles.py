@@ -12,7 +12,7 @@ from urllib.parse import parse_qs
 
 from sandyard.bus import Bus
 from sandyard.serving import listen_unix, serve
-from sandyard_api.jobs.client import BadKey, ControlPlaneUnreachable, UnknownRoute
+from sandyard_api.jobs.client import BadKey, ControlPlaneUnreachable, SshAccessExpired, UnknownRoute
 from sandyard_api.jobs.wire import (
     ClaimRequest,
     CommandRecord,
@@ -37,6 +37,7 @@ ORGANIZATION = "org-1"
 KEY = "key-of-org-1"
 OTHER_KEY = "key-of-org-2"
 TOKEN = "previewtoken0123456789abcdefghij"
+SSH_TOKEN = "sshtoken"
 SECRET = "door-secret"
 ROUTE = Route(
     sandbox_id=SANDBOX,
@@ -60,6 +61,8 @@ class ScriptedControlPlane:
     def reset(self) -> None:
         """Everything as at first."""
         self.routes = list(self._first_routes)
+        self.ssh = {SSH_TOKEN: SANDBOX}
+        self.expired_ssh = {"expired"}
         self.grants = {KEY: KeyGrant("k1", ORGANIZATION, "u1"), OTHER_KEY: KeyGrant("k2", "org-2", "u2")}
         self.signed: dict[str, Route] = {}
         """By the token of a signed preview."""
@@ -81,6 +84,13 @@ class ScriptedControlPlane:
             if key in (route.sandbox_id, route.preview_token, f"name-{route.sandbox_id}"):
                 return route
         raise UnknownRoute(key)
+
+    async def ssh_access(self, token: str) -> str:
+        if token in self.expired_ssh:
+            raise SshAccessExpired
+        if token not in self.ssh:
+            raise UnknownRoute(token)
+        return self.ssh[token]
 
     async def check_key(self, key: str) -> KeyGrant:
         self.asked.append("key")

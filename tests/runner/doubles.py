@@ -143,6 +143,9 @@ class ScriptedControlPlane:
     async def route(self, key: str) -> Route:
         raise UnknownRoute(key)
 
+    async def ssh_access(self, token: str) -> str:
+        raise NotImplementedError  # a runner never asks
+
     async def check_key(self, key: str) -> KeyGrant:
         raise NotImplementedError  # a runner never asks
 

@@ -23,6 +23,7 @@ class Config(msgspec.Struct, rename="camel", kw_only=True):
     max_auto_archive_interval: int = MAX_AUTO_ARCHIVE_MINUTES
     maintanance_mode: bool = False
     environment: str
+    ssh_gateway_command: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class PartHealth(msgspec.Struct):
@@ -56,4 +57,7 @@ def config(options: ControlPlaneOptions, origin: Origin) -> Config:
         default_snapshot=options.default_snapshot,
         dashboard_url=f"{origin.url}/dashboard",
         environment="local",
+        ssh_gateway_command=(
+            msgspec.UNSET if options.ssh_port is None else origin.ssh_command(options.ssh_port, "{{TOKEN}}")
+        ),
     )

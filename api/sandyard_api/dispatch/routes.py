@@ -34,6 +34,7 @@ from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.snapshots.build_logs import SnapshotLogs
 from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.ssh_access.service import SshAccesses
 from sandyard_api.storage.service import Contexts
 from sandyard_api.volumes.service import Volumes
 from sandyard_api.wakeups import Wakeups
@@ -161,6 +162,12 @@ async def route(dispatch: Given[Dispatch], key: Given[str]) -> Route:
     return await dispatch.route(key)
 
 
+@get("/ssh-access/{token:str}")
+async def ssh_access(ssh_accesses: Given[SshAccesses], token: FromPath[str]) -> dict[str, str]:
+    """404 for a token that lets nobody in, 410 for one that has expired."""
+    return {"sandbox_id": await ssh_accesses.let_in(unquote(token))}
+
+
 @post("/keys/check", status_code=200)
 async def check_key(request: AnyRequest, keys: Given[ApiKeys]) -> KeyGrant:
     """401 for a key that is not valid."""
@@ -196,6 +203,7 @@ ROUTER = Router(
         record,
         append_build_log,
         route,
+        ssh_access,
         check_key,
         touch,
     ],

@@ -7,6 +7,7 @@ ControlPlaneError
 ├── LeaseVoid                 somebody else has the job, or it is no longer wanted
 ├── UnknownRoute              no sandbox answers to that id, name or token
 ├── UnknownContext            no build context of that hash
+├── SshAccessExpired          the token of SSH logins was right once
 └── BadKey                    no such API key
 ```
 """
@@ -71,6 +72,10 @@ class UnknownContext(ControlPlaneError):
     """The control plane has no build context of that hash, or not any more."""
 
 
+class SshAccessExpired(ControlPlaneError):
+    """The token let SSH clients in until it expired."""
+
+
 class BadKey(ControlPlaneError):
     """The API key is unknown, revoked or expired."""
 
@@ -104,6 +109,9 @@ class ControlPlane(Protocol):
 
     async def route(self, key: str) -> Route:
         """How to reach the sandbox with that id, name or preview token. Raises `UnknownRoute`."""
+
+    async def ssh_access(self, token: str) -> str:
+        """The id of the sandbox that an SSH login with this token is for. Raises `UnknownRoute`, `SshAccessExpired`."""
 
     async def check_key(self, key: str) -> KeyGrant:
         """What an API key stands for. Raises `BadKey`."""
@@ -142,6 +150,10 @@ class _Images(msgspec.Struct):
 
 class _Volumes(msgspec.Struct):
     volumes: list[str]
+
+
+class _SshAccess(msgspec.Struct):
+    sandbox_id: str
 
 
 class _WantedList(msgspec.Struct):
@@ -229,6 +241,11 @@ class HttpControlPlane:
     async def route(self, key: str) -> Route:
         body = await self._call("GET", f"/internal/route/{_segment(key)}", errors={404: UnknownRoute})
         return _decode(body, Route)
+
+    async def ssh_access(self, token: str) -> str:
+        errors = {404: UnknownRoute, 410: SshAccessExpired}
+        body = await self._call("GET", f"/internal/ssh-access/{_segment(token)}", errors=errors)
+        return _decode(body, _SshAccess).sandbox_id
 
     async def check_key(self, key: str) -> KeyGrant:
         return _decode(await self._call("POST", "/internal/keys/check", {"key": key}, errors={401: BadKey}), KeyGrant)

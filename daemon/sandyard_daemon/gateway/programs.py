@@ -122,6 +122,21 @@ class _ExecForm:
     def __init__(self, socket: WebSocket, program: RunningProgram) -> None:
         self._socket = socket
         self._program = program
+        self._taken = 0
+        self._news = asyncio.Event()
+        program.stdin.on_taken = self._note
+
+    async def tell(self) -> tuple[int, str]:
+        """How much of its input the program has taken, for as long as it runs."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            taken, self._taken = self._taken, 0
+            await self._socket.send(json.dumps({"type": "taken", "bytes": taken}))
+
+    def _note(self, count: int) -> None:
+        self._taken += count
+        self._news.set()
 
     async def begin(self) -> None:
         await self._socket.send(json.dumps({"type": "started"}))
@@ -158,6 +173,10 @@ class _TerminalForm:
         self._socket = socket
         self._program = program
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    async def tell(self) -> tuple[int, str]:
+        """Nothing: people type slowly."""
+        return await asyncio.Future()
 
     async def begin(self) -> None:
         """Nothing: the shell speaks first."""
@@ -197,7 +216,7 @@ async def _converse(socket: WebSocket, program: RunningProgram, form: _ExecForm 
 
     try:
         await form.begin()
-        code, reason = await first_of(show(), take())
+        code, reason = await first_of(show(), take(), form.tell())
         program.close()
         await close(socket, code, reason)
     except Disconnected:

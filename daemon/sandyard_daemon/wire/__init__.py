@@ -22,7 +22,9 @@ GET /_daemon/exec
     every key optional; without a command the shell itself, without `pty` on three pipes. The answer is
     `{"type": "started"}` or `{"type": "error", "error"}` and the close. Then binary messages: a byte for the stream (0
     standard input, to the daemon; 1 output, 2 errors, from it) and the stream's bytes. Text messages to the daemon:
-    `{"type": "eof"}`, `{"type": "resize", "cols", "rows"}`, `{"type": "signal", "name": "INT"}`. The last message is
+    `{"type": "eof"}`, `{"type": "resize", "cols", "rows"}`, `{"type": "signal", "name": "INT"}`. From it
+    `{"type": "taken", "bytes"}`: so much more input waits no longer. A client that keeps what waits below 1 MiB is
+    always read; beyond it, it is closed with 1008 where the program reads nothing for 10 s. The last message is
     `{"type": "exited", "exitCode", "exitReason", "signal"}` (128 + n after a signal, `signal` its name), then close
     1000. A client that goes before that hangs up on everything the program started.
 GET /_daemon/terminal?cols=&rows=&cwd=

@@ -389,3 +389,29 @@ def test_the_door_asks_for_its_secret_here_too(daemon: Daemon) -> None:
             daemon.websocket(path, headers={"X-Sandyard-Door": "guess"})
         assert refused.value.status == 401
         assert daemon.get(path).status == 400
+
+
+async def test_a_program_that_does_not_read_is_still_signalled_and_its_client_waits_for_room(daemon: Daemon) -> None:
+    command = "on=1; trap 'on=' USR1; echo on; while [ $on ]; do sleep 0.05; done; wc -c"
+    async with opened(daemon, "/_daemon/exec") as socket:
+        execution = await Execution.start(socket, command)
+        await until(execution, b"on\n")
+
+        async def write() -> None:
+            for _ in range(32):
+                await execution.write(bytes(1 << 18))
+            await execution.end_input()
+
+        writing = asyncio.create_task(write())
+        await execution.send_signal("USR1")
+        out, _, end = await result(execution)
+        await writing
+    assert (int(out), end) == (8 << 20, Exited(0))
+
+
+async def test_writing_to_a_program_that_has_ended_is_told(daemon: Daemon) -> None:
+    async with opened(daemon, "/_daemon/exec") as socket:
+        execution = await Execution.start(socket, "exit 0")
+        await result(execution)
+        with pytest.raises(GatewayClosed):
+            await execution.write(b"late")

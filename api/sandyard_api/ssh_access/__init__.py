@@ -1,0 +1,1 @@
+"""Tokens that let an SSH client into a sandbox for a while."""
