@@ -1,5 +1,6 @@
 """Volumes: made, found, mounted, deleted; and every word that refuses."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,19 @@ async def test_one_in_use_is_a_409_that_names_a_user_until_the_last_is_deleted(e
     await world.client.call("DELETE", "/sandbox/first")
     answer = await world.client.call("DELETE", f"/volumes/{volume['id']}")
     assert (answer.status, answer.body) == (200, b"")
+
+
+async def test_a_create_and_a_delete_at_once_never_leave_a_sandbox_without_its_volume(either_world: World) -> None:
+    world = either_world
+    async with world.runner.working():
+        for number in range(12):
+            volume = await a_volume(world, f"volume-{number}")
+            body = {"volumes": mounted(volume["id"])}
+            made, deleted = await asyncio.gather(
+                world.client.call("POST", "/sandbox", body),
+                world.client.call("DELETE", f"/volumes/{volume['id']}"),
+            )
+            assert (made.status, deleted.status) in {(200, 409), (404, 200)}
 
 
 async def forked(world: World, name: str) -> dict[str, Any]:

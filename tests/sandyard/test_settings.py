@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from sandyard.folders import HostFolder
 from sandyard.settings import PREFIX, InvalidSetting, read_settings
 
 
@@ -31,7 +32,13 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("PORT", "many"), ("RUNTIME", "vm"), ("ISOLATION", "some"), ("TRUST_FORWARDED", "perhaps")],
+    [
+        ("PORT", "many"),
+        ("RUNTIME", "vm"),
+        ("ISOLATION", "some"),
+        ("HOST_FOLDERS", "relative"),
+        ("TRUST_FORWARDED", "perhaps"),
+    ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(InvalidSetting, match=PREFIX + variable):
@@ -42,6 +49,8 @@ def test_lists_and_switches_are_read() -> None:
     settings = read_settings({"SANDYARD_ALLOWED_HOSTS": "a.example, b.example", "SANDYARD_TRUST_FORWARDED": "true"})
     assert settings.allowed_hosts == ("a.example", "b.example")
     assert settings.trust_forwarded is True
+    folders = read_settings({"SANDYARD_HOST_FOLDERS": "/home/me, /srv:ro"}).host_folders
+    assert folders == (HostFolder("/home/me"), HostFolder("/srv", read_only=True))
 
 
 def test_paths_may_begin_with_a_tilde() -> None:
