@@ -61,6 +61,9 @@ class Settings:
         "What may be used, such as `cpu=8,memory=16,disk=100,sandbox_cpu=4,sandbox_memory=8,sandbox_disk=20`, "
         "also `snapshots` and `volumes`; empty is far beyond one machine.",
     ] = GENEROUS
+    warm_pool: Annotated[
+        int, "Started sandboxes of the default snapshot that wait, so that creating one takes milliseconds; 0 for none."
+    ] = 0
     preview_warning: Annotated[
         bool, "Show browsers a page that warns of foreign content before a preview, once a day."
     ] = False
@@ -119,6 +122,8 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {values[name]!r}; it takes {', '.join(allowed)}")
+    if values.get("warm_pool", 0) < 0:
+        raise InvalidSetting(f"{PREFIX}WARM_POOL is {values['warm_pool']}; it takes a number that is not negative")
     return Settings(**values)
 
 

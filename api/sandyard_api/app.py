@@ -63,6 +63,10 @@ from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
 from sandyard_api.users import routes as user_routes
 from sandyard_api.wakeups import Wakeups
+from sandyard_api.warm_pools import routes as warm_pool_routes
+from sandyard_api.warm_pools.claiming import Environments, RunnerEnvironments, WarmCreates
+from sandyard_api.warm_pools.keeping import WarmKeeper
+from sandyard_api.warm_pools.service import WarmPools
 from sandyard_migrations.upgrade import upgrade
 
 CHANNEL_SANDBOXES = "sandboxes"
@@ -84,6 +88,7 @@ PUBLIC_SLICES = (
     snapshot_routes.ROUTER,
     registry_routes.ROUTER,
     storage_routes.ROUTER,
+    warm_pool_routes.ROUTER,
     bench_routes.ROUTER,
 )
 INTERNAL_SLICES = (dispatch_routes.ROUTER,)
@@ -100,6 +105,7 @@ class ControlPlane:
     database: Database
     timers: Timers
     runners: Runners
+    warm_keeper: WarmKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,9 @@ class Services:
     timers: Timers
     clock_control: ClockControl
     resetting: Resetting
+    warm_pools: WarmPools
+    warm_keeper: WarmKeeper
+    warm_creates: WarmCreates
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
@@ -163,8 +172,13 @@ async def open_control_plane(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
         await begin_seed(database, ids)
-        services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
+        environments = await stack.enter_async_context(RunnerEnvironments(options.internal_token))
+        services = build_services(database, bus, seal, environments, clock=clock, ids=ids, options=options)
         await services.snapshots.keep_general()
+        if options.warm_pool:
+            await services.warm_pools.keep_shared(options.default_snapshot, options.warm_pool)
+        else:
+            await services.warm_pools.end_shared()
         if isinstance(clock, VirtualClock):
             await stack.enter_async_context(services.clock_control.running())
         for hints in (services.changes, services.job_hints, services.arrivals):
@@ -172,14 +186,22 @@ async def open_control_plane(
         events = EventGateway(bus, services.keys)
         await stack.enter_async_context(events.running())
         await stack.enter_async_context(services.timers.running())
+        await stack.enter_async_context(services.warm_keeper.running())
         problems = Problems(clock)
         public = public_app(services, events, problems, options)
         inner = internal_app(services, problems, options)
-        yield ControlPlane(public, inner, database, services.timers, services.runners)
+        yield ControlPlane(public, inner, database, services.timers, services.runners, services.warm_keeper)
 
 
 def build_services(
-    database: Database, bus: Bus, seal: Seal, *, clock: Clock, ids: IdSource, options: ControlPlaneOptions
+    database: Database,
+    bus: Bus,
+    seal: Seal,
+    environments: Environments,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    options: ControlPlaneOptions,
 ) -> Services:
     """Every service, each given what it needs."""
     changes, job_hints, arrivals = (
@@ -218,6 +240,15 @@ def build_services(
         contexts=contexts,
         region=options.region,
         wait_seconds=options.wait_seconds,
+    )
+    warm_keeper = WarmKeeper(
+        database,
+        clock,
+        sandboxes=sandboxes,
+        announcer=announcer,
+        changes=changes,
+        period_seconds=options.timer_seconds,
+        retry_seconds=options.warm_retry_seconds,
     )
     timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, options)
     return Services(
@@ -261,6 +292,30 @@ def build_services(
             database, bus, clock, timers=timers, snapshots=snapshot_work, changes=changes, keys=keys
         ),
         resetting=Resetting(database, bus, clock, ids, sandboxes=sandboxes, changes=changes, keys=keys),
+        # Identifiers of pools are not from the seed: the setting's own pool would shift those of a run.
+        warm_pools=WarmPools(
+            database,
+            clock,
+            RandomIds(),
+            snapshots=snapshots,
+            quotas=quotas,
+            changes=changes,
+            region=options.region,
+        ),
+        warm_keeper=warm_keeper,
+        warm_creates=WarmCreates(
+            database,
+            clock,
+            ids,
+            seal=seal,
+            sandboxes=sandboxes,
+            snapshots=snapshots,
+            runners=runners,
+            quotas=quotas,
+            announcer=announcer,
+            keeper=warm_keeper,
+            environments=environments,
+        ),
     )
 
 

@@ -24,6 +24,10 @@ class ControlPlaneOptions:
     trust_forwarded: bool = False
     """Believe X-Forwarded-Host, -Proto and -Port: only where nobody but our proxy can connect."""
     default_snapshot: str = "sandyard-default"
+    warm_pool: int = 0
+    """How many started sandboxes of the default snapshot wait for whoever asks first; 0: none."""
+    warm_retry_seconds: float = 10.0
+    """How long a warm pool in which something failed is left alone."""
     region: str = "local"
     """Id and name of the one region; what clients see as `target`."""
     wait_seconds: float = 8.0

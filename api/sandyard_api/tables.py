@@ -13,6 +13,7 @@ from sandyard_api.sealing.models import SealCheck
 from sandyard_api.sessions.models import Session, SessionCommand
 from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
 from sandyard_api.users.models import User
+from sandyard_api.warm_pools.models import WarmPool
 
 METADATA = Base.metadata
 TABLES = (
@@ -32,4 +33,5 @@ TABLES = (
     SnapshotLogChunk,
     StateChange,
     User,
+    WarmPool,
 )

@@ -280,6 +280,7 @@ class Dispatch:
             entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
             source=source,
             owned_images=owned_images(row),
+            was_warm=row.claimed_at is not None,
         )
 
 
@@ -317,6 +318,7 @@ async def _named(db: AsyncSession, key: str) -> Sandbox:
     found = await db.scalars(
         select(Sandbox).where(
             Sandbox.observed != Observed.DESTROYED,
+            Sandbox.warm_pool_id.is_(None),
             or_(
                 Sandbox.id == key,
                 Sandbox.preview_token_hash == fingerprint(key),

@@ -126,6 +126,8 @@ class SandboxSpec:
     """How to get the image; only with a job that may have to."""
     owned_images: tuple[str, ...] = ()
     """Images that were made for this sandbox alone and go with it."""
+    was_warm: bool = False
+    """It was made before anybody asked for it: `organization_id` and `env` are told to its daemon at each start."""
 
 
 @dataclass(frozen=True, slots=True)

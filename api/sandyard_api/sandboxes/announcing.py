@@ -7,6 +7,7 @@ import structlog
 
 from sandyard.bus import Bus, BusError
 from sandyard_api.jobs.wire import CHANNEL_ROUTES
+from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.schemas import full
 from sandyard_api.sandboxes.states import SHOWN, Shown
@@ -14,6 +15,9 @@ from sandyard_api.wakeups import Wakeups
 
 CHANNEL_EVENTS = "events"
 """Every change, for the event sockets of every replica. Payload: `SandboxEvent` as JSON."""
+
+WARM = "warm-pools"
+"""Key of hints that something in a warm pool changed."""
 
 FAILED = (Shown.ERROR, Shown.BUILD_FAILED)
 
@@ -47,8 +51,19 @@ class Announcer:
                 continue
             await self._changes.announce(move.row.id)
             await self._publish(CHANNEL_ROUTES, move.row.id.encode())
+            if move.row.warm_pool_id is not None:
+                await self._changes.announce(WARM)
             for event in events_of(move):
                 await self._publish(CHANNEL_EVENTS, msgspec.json.encode(event))
+
+    async def claimed(self, row: Sandbox) -> None:
+        """Tell of one that became a user's: to clients it was started all along. *Source:* control-plane.md 17."""
+        started = Shown.STARTED.value
+        sandbox = msgspec.Raw(msgspec.json.encode(full(row, "")))
+        event = SandboxEvent("sandbox.state.updated", row.organization_id, sandbox, started, started)
+        await self._publish(CHANNEL_ROUTES, row.id.encode())
+        await self._publish(CHANNEL_EVENTS, msgspec.json.encode(event))
+        await self._changes.announce(WARM)
 
     async def route_changed(self, sandbox_id: str) -> None:
         """Tell that something beside the state changed, such as who may see it."""
@@ -70,8 +85,10 @@ class Announcer:
 
 
 def events_of(move: Move) -> list[SandboxEvent]:
-    """The events that a move makes, in the order they are sent."""
+    """The events that a move makes, in the order they are sent; none of what waits in a warm pool."""
     row = move.row
+    if row.warm_pool_id is not None:
+        return []
     sandbox = msgspec.Raw(msgspec.json.encode(full(row, "")))
     if move.before is None:
         return [SandboxEvent("sandbox.created", row.organization_id, sandbox)]

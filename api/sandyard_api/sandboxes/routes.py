@@ -32,6 +32,7 @@ from sandyard_api.sandboxes.schemas import (
 )
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.validation import MAX_INTEGER, Fields, parse_json
+from sandyard_api.warm_pools.claiming import WarmCreates
 from sandyard_daemon.wire.versions import Caller
 
 WRITE = [may("write:sandboxes")]
@@ -41,7 +42,7 @@ DELETE = [may("delete:sandboxes")]
 @post("/", status_code=200, guards=WRITE)
 async def create(
     request: AnyRequest,
-    sandboxes: Given[Sandboxes],
+    warm_creates: Given[WarmCreates],
     grant: Given[KeyGrant],
     present: Given[Presenter],
     options: Given[ControlPlaneOptions],
@@ -49,7 +50,7 @@ async def create(
     """createSandbox"""
     body = parse_json(await request.body())
     wanted = read_create(body, default_snapshot=options.default_snapshot, region=options.region)
-    return present.full(await sandboxes.create(grant.organization_id, wanted))
+    return present.full(await warm_creates.create(grant.organization_id, wanted))
 
 
 @get("/")
