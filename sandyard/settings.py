@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 from sandyard_api.quotas.limits import GENEROUS, Limits, parse_limits
+from sandyard_api.rates.limits import Rates, parse_rates
 
 PREFIX = "SANDYARD_"
 SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -61,6 +62,11 @@ class Settings:
         "What may be used, such as `cpu=8,memory=16,disk=100,sandbox_cpu=4,sandbox_memory=8,sandbox_disk=20`, "
         "also `snapshots` and `volumes`; empty is far beyond one machine.",
     ] = GENEROUS
+    rate_limits: Annotated[
+        Rates | None,
+        "How often each key may ask, REQUESTS/SECONDS by bucket, such as `authenticated=300/60,sandbox-create=10/60`, "
+        "also `sandbox-lifecycle`, `failed-auth` and `anonymous`; empty is as often as it likes.",
+    ] = None
     warm_pool: Annotated[
         int, "Started sandboxes of the default snapshot that wait, so that creating one takes milliseconds; 0 for none."
     ] = 0
@@ -146,9 +152,9 @@ def _parse(name: str, kind: object, text: str) -> object:
         if text.lower() not in SWITCHES:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {text!r}; it takes true or false")
         return SWITCHES[text.lower()]
-    if kind is Limits:
+    if kind in (Limits, Rates | None):
         try:
-            return parse_limits(text)
+            return parse_limits(text) if kind is Limits else parse_rates(text)
         except ValueError as error:
             raise InvalidSetting(f"{PREFIX}{name.upper()}: {error}") from None
     if kind in (Path, Path | None):

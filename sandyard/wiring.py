@@ -200,6 +200,7 @@ def control_plane_options(
         trust_forwarded=settings.trust_forwarded,
         limits=settings.limits,
         preview_warning=settings.preview_warning,
+        rate_limits=settings.rate_limits,
         warm_pool=settings.warm_pool,
         storage_dir=settings.data_dir / "objects",
         storage_https_port=https_port,

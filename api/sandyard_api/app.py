@@ -34,6 +34,7 @@ from sandyard_api.previews import routes as preview_routes
 from sandyard_api.previews.service import Previews
 from sandyard_api.problems import Problems
 from sandyard_api.quotas.service import Quotas
+from sandyard_api.rates.service import RateLimits
 from sandyard_api.regions import routes as region_routes
 from sandyard_api.registries import routes as registry_routes
 from sandyard_api.registries.service import Registries
@@ -188,7 +189,7 @@ async def open_control_plane(
         await stack.enter_async_context(services.timers.running())
         await stack.enter_async_context(services.warm_keeper.running())
         problems = Problems(clock)
-        public = public_app(services, events, problems, options)
+        public = public_app(services, events, problems, clock, options)
         inner = internal_app(services, problems, options)
         yield ControlPlane(public, inner, database, services.timers, services.runners, services.warm_keeper)
 
@@ -339,9 +340,14 @@ def build_timers(
     )
 
 
-def public_app(services: Services, events: EventGateway, problems: Problems, options: ControlPlaneOptions) -> App:
+def public_app(
+    services: Services, events: EventGateway, problems: Problems, clock: Clock, options: ControlPlaneOptions
+) -> App:
     """The public API behind its gate."""
-    router = _router(PUBLIC_SLICES, services, problems, guard=key_guard(services.keys), max_body_bytes=MAX_BODY_BYTES)
+    rates = RateLimits(options.rate_limits or {}, clock)
+    router = _router(
+        PUBLIC_SLICES, services, problems, guard=key_guard(services.keys, rates), max_body_bytes=MAX_BODY_BYTES
+    )
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )

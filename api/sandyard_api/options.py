@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandyard_api.quotas.limits import GENEROUS, Limits
+from sandyard_api.rates.limits import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,8 @@ class ControlPlaneOptions:
     """A runner is gone when it was silent that long."""
     limits: Limits = GENEROUS
     """What an organization may use."""
+    rate_limits: Rates | None = None
+    """How often a key may ask, by bucket; `None`: as often as it likes."""
     preview_warning: bool = False
     """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
     destroyed_hours: float = 24.0

@@ -7,7 +7,7 @@ from litestar.params import FromPath
 from litestar.response import Response, Stream
 from litestar.response.base import ASGIResponse
 
-from sandyard_api.access import AnyRequest, may, provide_origin
+from sandyard_api.access import CREATES, MOVES, RATE, AnyRequest, may, provide_origin
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
@@ -39,7 +39,7 @@ WRITE = [may("write:sandboxes")]
 DELETE = [may("delete:sandboxes")]
 
 
-@post("/", status_code=200, guards=WRITE)
+@post("/", status_code=200, guards=WRITE, opt={RATE: CREATES})
 async def create(
     request: AnyRequest,
     warm_creates: Given[WarmCreates],
@@ -89,7 +89,7 @@ async def read(
     return present.full(await sandboxes.get(grant.organization_id, key))
 
 
-@delete("/{sandbox_ref:str}", status_code=200, guards=DELETE)
+@delete("/{sandbox_ref:str}", status_code=200, guards=DELETE, opt={RATE: MOVES})
 async def destroy(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
@@ -100,7 +100,7 @@ async def destroy(
     return present.full(await sandboxes.destroy(grant.organization_id, key))
 
 
-@post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def start(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
@@ -111,7 +111,7 @@ async def start(
     return present.full(await sandboxes.start(grant.organization_id, key))
 
 
-@post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def stop(
     request: AnyRequest,
     sandboxes: Given[Sandboxes],
