@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_type_hints
 
 from sandyard.folders import HostFolder, parse_host_folders
 from sandyard_api.quotas.limits import GENEROUS, Limits, parse_limits
+from sandyard_api.rates.limits import Rates, parse_rates
 
 PREFIX = "SANDYARD_"
 SWITCHES = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
@@ -70,6 +71,14 @@ class Settings:
         "What may be used, such as `cpu=8,memory=16,disk=100,sandbox_cpu=4,sandbox_memory=8,sandbox_disk=20`, "
         "also `snapshots` and `volumes`; empty is far beyond one machine.",
     ] = GENEROUS
+    rate_limits: Annotated[
+        Rates | None,
+        "How often each key may ask, REQUESTS/SECONDS by bucket, such as `authenticated=300/60,sandbox-create=10/60`, "
+        "also `sandbox-lifecycle`, `failed-auth` and `anonymous`; empty is as often as it likes.",
+    ] = None
+    warm_pool: Annotated[
+        int, "Started sandboxes of the default snapshot that wait, so that creating one takes milliseconds; 0 for none."
+    ] = 0
     preview_warning: Annotated[
         bool, "Show browsers a page that warns of foreign content before a preview, once a day."
     ] = False
@@ -117,6 +126,7 @@ class Settings:
 
 PARSERS: Mapping[object, Callable[[str], object]] = {
     Limits: parse_limits,
+    Rates | None: parse_rates,
     tuple[HostFolder, ...]: parse_host_folders,
 }
 """Of types with a language of their own; they raise `ValueError`."""
@@ -144,6 +154,8 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {values[name]!r}; it takes {', '.join(allowed)}")
+    if values.get("warm_pool", 0) < 0:
+        raise InvalidSetting(f"{PREFIX}WARM_POOL is {values['warm_pool']}; it takes a number that is not negative")
     return Settings(**values)
 
 

@@ -212,6 +212,8 @@ def control_plane_options(
         limits=settings.limits,
         host_folders=settings.host_folders,
         preview_warning=settings.preview_warning,
+        rate_limits=settings.rate_limits,
+        warm_pool=settings.warm_pool,
         storage_dir=settings.data_dir / "objects",
         storage_https_port=https_port,
         ssh_port=ssh_port,

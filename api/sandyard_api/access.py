@@ -13,11 +13,19 @@ from sandyard_api.api_keys.service import ApiKeys
 from sandyard_api.errors import Forbidden, Unauthorized
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.origins import Origin
+from sandyard_api.rates.service import Headers, RateLimits
 
 SCOPE_ORIGIN = "sandyard.origin"
 SCOPE_GRANT = "sandyard.grant"
 PUBLIC = "public"
 """Handler option: no key needed."""
+
+RATE = "rate"
+"""Handler option: the bucket of its own in which its requests are counted, instead of `authenticated`."""
+CREATES = "sandbox-create"
+MOVES = "sandbox-lifecycle"
+SCOPE_HEADERS = "sandyard.headers"
+"""In the ASGI scope: headers that the answer gets, whatever it is."""
 
 Guard = Callable[[ASGIConnection[Any, Any, Any, Any], BaseRouteHandler], Awaitable[None]]
 AnyRequest = Request[Any, Any, Any]
@@ -31,16 +39,30 @@ def bearer_token(authorization: str | None) -> str:
     return token.strip()
 
 
-def key_guard(keys: ApiKeys) -> Guard:
-    """Lets requests with a valid API key in, and all to handlers marked `public`."""
+def key_guard(keys: ApiKeys, rates: RateLimits) -> Guard:
+    """Lets requests with a valid API key in, and all to handlers marked `public`, as often as the rate limits say."""
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+        headers: Headers = connection.scope[SCOPE_HEADERS]  # type: ignore[literal-required]
+        address = connection.client.host if connection.client else ""
         if handler.opt.get(PUBLIC):
+            rates.count("anonymous", address, headers)
             return
-        grant = await keys.check(bearer_token(connection.headers.get("authorization")))
+        try:
+            grant = await keys.check(bearer_token(connection.headers.get("authorization")))
+        except Unauthorized:
+            rates.count("failed-auth", address, headers)
+            raise
+        rates.count(bucket_of(handler), grant.key_id, headers)
         connection.scope[SCOPE_GRANT] = grant  # type: ignore[literal-required]  # our own key in the ASGI scope
 
     return check
+
+
+def bucket_of(handler: BaseRouteHandler) -> str:
+    """In which bucket requests with a key are counted."""
+    bucket: str = handler.opt.get(RATE, "authenticated")
+    return bucket
 
 
 def token_guard(token: str) -> Guard:

@@ -34,6 +34,7 @@ from sandyard_api.previews import routes as preview_routes
 from sandyard_api.previews.service import Previews
 from sandyard_api.problems import Problems
 from sandyard_api.quotas.service import Quotas
+from sandyard_api.rates.service import RateLimits
 from sandyard_api.regions import routes as region_routes
 from sandyard_api.registries import routes as registry_routes
 from sandyard_api.registries.service import Registries
@@ -68,6 +69,10 @@ from sandyard_api.users import routes as user_routes
 from sandyard_api.volumes import routes as volume_routes
 from sandyard_api.volumes.service import Volumes
 from sandyard_api.wakeups import Wakeups
+from sandyard_api.warm_pools import routes as warm_pool_routes
+from sandyard_api.warm_pools.claiming import Environments, RunnerEnvironments, WarmCreates
+from sandyard_api.warm_pools.keeping import WarmKeeper
+from sandyard_api.warm_pools.service import WarmPools
 from sandyard_migrations.upgrade import upgrade
 
 CHANNEL_SANDBOXES = "sandboxes"
@@ -91,6 +96,7 @@ PUBLIC_SLICES = (
     registry_routes.ROUTER,
     storage_routes.ROUTER,
     volume_routes.ROUTER,
+    warm_pool_routes.ROUTER,
     bench_routes.ROUTER,
 )
 INTERNAL_SLICES = (dispatch_routes.ROUTER,)
@@ -107,6 +113,7 @@ class ControlPlane:
     database: Database
     timers: Timers
     runners: Runners
+    warm_keeper: WarmKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +150,9 @@ class Services:
     timers: Timers
     clock_control: ClockControl
     resetting: Resetting
+    warm_pools: WarmPools
+    warm_keeper: WarmKeeper
+    warm_creates: WarmCreates
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
@@ -172,8 +182,13 @@ async def open_control_plane(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
         await begin_seed(database, ids)
-        services = build_services(database, bus, seal, clock=clock, ids=ids, options=options)
+        environments = await stack.enter_async_context(RunnerEnvironments(options.internal_token))
+        services = build_services(database, bus, seal, environments, clock=clock, ids=ids, options=options)
         await services.snapshots.keep_general()
+        if options.warm_pool:
+            await services.warm_pools.keep_shared(options.default_snapshot, options.warm_pool)
+        else:
+            await services.warm_pools.end_shared()
         if isinstance(clock, VirtualClock):
             await stack.enter_async_context(services.clock_control.running())
         for hints in (services.changes, services.job_hints, services.arrivals):
@@ -181,14 +196,22 @@ async def open_control_plane(
         events = EventGateway(bus, services.keys)
         await stack.enter_async_context(events.running())
         await stack.enter_async_context(services.timers.running())
+        await stack.enter_async_context(services.warm_keeper.running())
         problems = Problems(clock)
-        public = public_app(services, events, problems, options)
+        public = public_app(services, events, problems, clock, options)
         inner = internal_app(services, problems, options)
-        yield ControlPlane(public, inner, database, services.timers, services.runners)
+        yield ControlPlane(public, inner, database, services.timers, services.runners, services.warm_keeper)
 
 
 def build_services(
-    database: Database, bus: Bus, seal: Seal, *, clock: Clock, ids: IdSource, options: ControlPlaneOptions
+    database: Database,
+    bus: Bus,
+    seal: Seal,
+    environments: Environments,
+    *,
+    clock: Clock,
+    ids: IdSource,
+    options: ControlPlaneOptions,
 ) -> Services:
     """Every service, each given what it needs."""
     changes, job_hints, arrivals = (
@@ -231,6 +254,15 @@ def build_services(
         volumes=volumes,
         region=options.region,
         wait_seconds=options.wait_seconds,
+    )
+    warm_keeper = WarmKeeper(
+        database,
+        clock,
+        sandboxes=sandboxes,
+        announcer=announcer,
+        changes=changes,
+        period_seconds=options.timer_seconds,
+        retry_seconds=options.warm_retry_seconds,
     )
     timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, options)
     return Services(
@@ -276,6 +308,30 @@ def build_services(
             database, bus, clock, timers=timers, snapshots=snapshot_work, changes=changes, keys=keys
         ),
         resetting=Resetting(database, bus, clock, ids, sandboxes=sandboxes, changes=changes, keys=keys),
+        # Identifiers of pools are not from the seed: the setting's own pool would shift those of a run.
+        warm_pools=WarmPools(
+            database,
+            clock,
+            RandomIds(),
+            snapshots=snapshots,
+            quotas=quotas,
+            changes=changes,
+            region=options.region,
+        ),
+        warm_keeper=warm_keeper,
+        warm_creates=WarmCreates(
+            database,
+            clock,
+            ids,
+            seal=seal,
+            sandboxes=sandboxes,
+            snapshots=snapshots,
+            runners=runners,
+            quotas=quotas,
+            announcer=announcer,
+            keeper=warm_keeper,
+            environments=environments,
+        ),
     )
 
 
@@ -299,9 +355,14 @@ def build_timers(
     )
 
 
-def public_app(services: Services, events: EventGateway, problems: Problems, options: ControlPlaneOptions) -> App:
+def public_app(
+    services: Services, events: EventGateway, problems: Problems, clock: Clock, options: ControlPlaneOptions
+) -> App:
     """The public API behind its gate."""
-    router = _router(PUBLIC_SLICES, services, problems, guard=key_guard(services.keys), max_body_bytes=MAX_BODY_BYTES)
+    rates = RateLimits(options.rate_limits or {}, clock)
+    router = _router(
+        PUBLIC_SLICES, services, problems, guard=key_guard(services.keys, rates), max_body_bytes=MAX_BODY_BYTES
+    )
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )

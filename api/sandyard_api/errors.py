@@ -12,6 +12,7 @@ ApiError
 │   └── MovedMeanwhile      somebody else changed the row first; safe to repeat
 ├── Gone
 ├── PayloadTooLarge
+├── TooManyRequests         a rate limit
 ├── Unprocessable           the runtime that holds this sandbox cannot do it
 ├── NotImplementedHere      part of the protocol, not of this version
 └── Unavailable             a part of ours does not answer
@@ -90,6 +91,15 @@ class PayloadTooLarge(ApiError):
     code = "PAYLOAD_TOO_LARGE"
 
 
+class TooManyRequests(ApiError):
+    """A rate limit. *Source:* control-plane.md 1.3."""
+
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self) -> None:
+        super().__init__("ThrottlerException: Too Many Requests")
+
+
 class Unprocessable(ApiError):
     """The runtime that holds this sandbox cannot do it."""
 
@@ -120,6 +130,7 @@ STATUS: Mapping[type[ApiError], HTTPStatus] = {
     MovedMeanwhile: HTTPStatus.CONFLICT,
     Gone: HTTPStatus.GONE,
     PayloadTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    TooManyRequests: HTTPStatus.TOO_MANY_REQUESTS,
     Unprocessable: HTTPStatus.UNPROCESSABLE_ENTITY,
     NotImplementedHere: HTTPStatus.NOT_IMPLEMENTED,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,

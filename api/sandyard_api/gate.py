@@ -1,10 +1,10 @@
 """The outermost ASGI function of the public API: hosts, CORS, paths and what is not implemented, before any router."""
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from sandyard_api.access import SCOPE_ORIGIN, bearer_token
+from sandyard_api.access import SCOPE_HEADERS, SCOPE_ORIGIN, bearer_token
 from sandyard_api.api_keys.service import ApiKeys
 from sandyard_api.coverage.absences import absence_of
 from sandyard_api.coverage.matching import OperationTable
@@ -71,7 +71,9 @@ class Gate:
             await self._storage(scope, receive, send, path=path, authority=self._origins.asked(scope).authority)
             return
         inner = self._events if path.startswith(f"{EVENTS_PATH}/") or path == EVENTS_PATH else self._router
-        await inner({**scope, "path": path, SCOPE_ORIGIN: origin}, receive, send)
+        headers: list[tuple[bytes, bytes]] = []
+        inner_scope = {**scope, "path": path, SCOPE_ORIGIN: origin, SCOPE_HEADERS: headers}
+        await inner(inner_scope, receive, _with_headers(send, headers))
 
     async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = encoded_path(scope)
@@ -155,6 +157,17 @@ def _with_cors(send: Send) -> Send:
             if (b"content-length", b"0") in headers:
                 headers = [header for header in headers if header[0] != b"content-type"]
             message = {**message, "headers": [*headers, ALLOW_ANY_ORIGIN]}
+        await send(message)
+
+    return forward
+
+
+def _with_headers(send: Send, headers: Sequence[tuple[bytes, bytes]]) -> Send:
+    """Adds what came together while the request was looked at."""
+
+    async def forward(message: Message) -> None:
+        if headers and message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *headers]}
         await send(message)
 
     return forward

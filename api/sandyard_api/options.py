@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sandyard.folders import HostFolder
 from sandyard_api.quotas.limits import GENEROUS, Limits
+from sandyard_api.rates.limits import Rates
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,10 @@ class ControlPlaneOptions:
     trust_forwarded: bool = False
     """Believe X-Forwarded-Host, -Proto and -Port: only where nobody but our proxy can connect."""
     default_snapshot: str = "sandyard-default"
+    warm_pool: int = 0
+    """How many started sandboxes of the default snapshot wait for whoever asks first; 0: none."""
+    warm_retry_seconds: float = 10.0
+    """How long a warm pool in which something failed is left alone."""
     region: str = "local"
     """Id and name of the one region; what clients see as `target`."""
     wait_seconds: float = 8.0
@@ -36,6 +41,8 @@ class ControlPlaneOptions:
     """A runner is gone when it was silent that long."""
     limits: Limits = GENEROUS
     """What an organization may use."""
+    rate_limits: Rates | None = None
+    """How often a key may ask, by bucket; `None`: as often as it likes."""
     preview_warning: bool = False
     """Whether browsers see a page that warns of foreign content before a preview; told to clients, shown by proxies."""
     ssh_port: int | None = None

@@ -15,6 +15,7 @@ from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
 from sandyard_api.ssh_access.models import SshAccess
 from sandyard_api.users.models import User
 from sandyard_api.volumes.models import Volume
+from sandyard_api.warm_pools.models import WarmPool
 
 METADATA = Base.metadata
 TABLES = (
@@ -36,4 +37,5 @@ TABLES = (
     StateChange,
     User,
     Volume,
+    WarmPool,
 )

@@ -9,7 +9,7 @@ from http import HTTPStatus
 import structlog
 
 from sandyard_api.jobs.client import ControlPlane, ControlPlaneUnreachable, LeaseVoid
-from sandyard_api.jobs.wire import ImageSource, Job, JobKind, JobProgress, JobResult
+from sandyard_api.jobs.wire import ImageSource, Job, JobKind, JobProgress, JobResult, SandboxSpec
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.door_http import ask_json
 from sandyard_runner.errors import DaemonUnreachable, ImageFailure, NotPresent, RuntimeFailure, Unsupported
@@ -148,7 +148,7 @@ class Actions:
         await self._runtime.start(spec)
         self._registry.add(spec.sandbox_id, spec.door_secret)
         self._observer.watch(spec.sandbox_id)
-        version = await self._initialize(spec.sandbox_id)
+        version = await self._initialize(spec)
         return JobResult(job.lease, ok=True, observed=Observed.STARTED, daemon_version=version)
 
     async def _stop(self, job: Job) -> JobResult:
@@ -213,14 +213,18 @@ class Actions:
         self._registry.discard(sandbox_id)
         return JobResult(job.lease, ok=True, observed=Observed.ARCHIVED)
 
-    async def _initialize(self, sandbox_id: str) -> str | None:
+    async def _initialize(self, spec: SandboxSpec) -> str | None:
         """Let the daemon run user code: the network's rules stand since `start` returned. Gives its version.
 
         Raises `DaemonUnreachable`.
         """
-        door = self._registry.find_door(sandbox_id)
+        door = self._registry.find_door(spec.sandbox_id)
         if door is None or not door.path.exists():
             return None  # `start` waits for the door; only the memory runtime has none
+        if spec.was_warm:
+            # What was made for a warm pool knows neither its user's variables nor whose it is.
+            variables = {"DAYTONA_ORGANIZATION_ID": spec.organization_id, **spec.env}
+            await ask_json(door, "/env", json_body={"set": variables})
         status, answer = await ask_json(door, "/init", json_body={})
         if status != HTTPStatus.OK:
             raise DaemonUnreachable(f"the daemon refused to begin: {answer.get('message', status)}")

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
+from http import HTTPStatus
 from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from sandyard_runner.errors import RunnerUnreachable as RunnerUnreachable  # par
 from sandyard_runner.wire import RelayTick
 
 CONNECT_TIMEOUT_SECONDS = 5.0
+CHANGE_TIMEOUT_SECONDS = 5.0
 SILENCE_SECONDS = 5.0
 """A relay ticks twice a second; one that is silent this long is taken for dead."""
 TUNNEL_CHUNK_BYTES = 1 << 16
@@ -93,6 +95,17 @@ class HttpRunner:
         self._tunnels.add(task)
         task.add_done_callback(self._tunnels.discard)
         return theirs
+
+    async def change_environment(self, sandbox_id: str, variables: Mapping[str, str]) -> None:
+        """Set variables for all processes to come in a sandbox. Raises `RunnerUnreachable`, also when it refuses."""
+        url = self._url(f"/environment/{quote(sandbox_id, safe='')}")
+        timeout = aiohttp.ClientTimeout(total=CHANGE_TIMEOUT_SECONDS)
+        try:
+            async with self._open().post(url, headers=self._headers, json=dict(variables), timeout=timeout) as answer:
+                if answer.status != HTTPStatus.NO_CONTENT:
+                    raise RunnerUnreachable(f"the runner answered status {answer.status}: {await answer.text()}")
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RunnerUnreachable(f"environment of {sandbox_id}: {type(error).__name__}: {error}") from error
 
     def _url(self, path: str) -> URL:
         return URL(self._origin + path, encoded=True)

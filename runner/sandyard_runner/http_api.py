@@ -6,10 +6,11 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import asdict
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
 
-from sandyard_runner.door_http import Door
+from sandyard_runner.door_http import Door, ask_json
 from sandyard_runner.doors import open_door
 from sandyard_runner.errors import DaemonUnreachable
 from sandyard_runner.relay import FindDoor, Relay
@@ -20,6 +21,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 CLOSED, CANNOT_OPEN = 1000, 1011
+DAEMON_TIMEOUT_SECONDS = 4.0
+"""Below what the control plane waits, so that it learns why."""
 TUNNEL_CHUNK_BYTES = 1 << 16
 
 
@@ -39,6 +42,8 @@ def create_app(relay: Relay, find_door: FindDoor, token: str) -> App:
             await _forward(find_door(parts[1]), receive, send)
         elif scope["type"] == "http" and len(parts) == 4 and parts[0] == "relay":
             await _relay(relay, parts, receive, send)
+        elif scope["type"] == "http" and len(parts) == 2 and parts[0] == "environment":
+            await _change_environment(find_door(parts[1]), receive, send)
         elif scope["type"] == "http" and parts == ["health"]:
             await _answer(send, 200, {"status": "ok", "tails": relay.tails})
         else:
@@ -102,6 +107,27 @@ async def _send_ticks(relay: Relay, parts: list[str], send: Send) -> None:
 async def _until_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
+
+
+async def _change_environment(door: Door | None, receive: Receive, send: Send) -> None:
+    """Give variables to a sandbox's daemon: 204, or 502 when it cannot be reached or does not take them."""
+    body = bytearray()
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if not message.get("more_body", False):
+            break
+    try:
+        if door is None:
+            raise DaemonUnreachable("the sandbox is not running on this runner")
+        async with asyncio.timeout(DAEMON_TIMEOUT_SECONDS):
+            status, answer = await ask_json(door, "/env", json_body={"set": json.loads(body)})
+        if status != HTTPStatus.OK:
+            raise DaemonUnreachable(f"the daemon refused: {answer.get('message', status)}")
+    except (DaemonUnreachable, TimeoutError, ValueError) as error:
+        await _answer(send, 502, {"message": str(error) or type(error).__name__})
+        return
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _forward(door: Door | None, receive: Receive, send: Send) -> None:

@@ -6,6 +6,7 @@ Paths, relative to the runner's base URL; every request carries `Authorization: 
 |---|---|
 | GET /relay/{sandbox_id}/{session_id}/{command_id} | newline-delimited JSON `RelayTick`s, see below |
 | GET /forward/{sandbox_id}, WebSocket | a raw byte tunnel to the sandbox's door, for proxies that do not see it |
+| POST /environment/{sandbox_id}, an object of variables | 204: its daemon gives them to all processes to come; 502 |
 | GET /health | 200 |
 
 The open relay request is the lease that keeps the command's log on the bus. It answers one tick at once, two a second,

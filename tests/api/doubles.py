@@ -81,9 +81,12 @@ def image_badly(job: ImageJob) -> Sequence[ImageProgress | ImageResult | str]:
 class ScriptedRunner:
     """Claims jobs over the internal API and answers them as `play` says; keeps what it was asked."""
 
-    def __init__(self, control_plane: RunnerControlPlane, runner_id: str = RUNNER_ID) -> None:
+    def __init__(
+        self, control_plane: RunnerControlPlane, runner_id: str = RUNNER_ID, *, url: str = "unix:/nowhere/runner.sock"
+    ) -> None:
         self._control_plane = control_plane
         self._runner_id = runner_id
+        self._url = url
         self.play: Play = well
         self.play_image: PlayImage = image_well
         self.image_jobs: list[ImageJob] = []
@@ -92,7 +95,7 @@ class ScriptedRunner:
 
     async def beat(self) -> None:
         """Say that it is there."""
-        beat = Heartbeat("unix:/nowhere/runner.sock", "scripted", {"cpu": "enforced"})
+        beat = Heartbeat(self._url, "scripted", {"cpu": "enforced"})
         await self._control_plane.heartbeat(self._runner_id, beat)
 
     async def claim(self, wait_seconds: float = 0.0) -> Sequence[Job]:

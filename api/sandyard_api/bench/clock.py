@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 
 import msgspec
 import structlog
-from sqlalchemy import select
+from sqlalchemy import exists, select
 
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
@@ -206,7 +206,9 @@ class ClockControl:
 
     async def _busy(self) -> list[str]:
         async with self._database.reading() as db:
-            working = list(await db.scalars(select(JobRow.sandbox_id).where(JobRow.state == JobState.OPEN)))
+            # Pools are filled by the machine's time, and all the time; nobody waits for that.
+            users = exists().where(Sandbox.id == JobRow.sandbox_id, Sandbox.warm_pool_id.is_(None))
+            working = list(await db.scalars(select(JobRow.sandbox_id).where(JobRow.state == JobState.OPEN, users)))
         return working + await self._snapshots.being_made()
 
     async def _keep(self) -> None:

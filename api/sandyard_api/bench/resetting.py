@@ -12,7 +12,7 @@ from sandyard_api.api_keys.models import ApiKey
 from sandyard_api.api_keys.service import OWNER_KEY_NAME, PERMISSIONS, ApiKeys
 from sandyard_api.bench.bodies import OrganizationView, ResetView
 from sandyard_api.database import Base, Database
-from sandyard_api.errors import BadRequest, Conflict, Forbidden, NotFound
+from sandyard_api.errors import BadRequest, Conflict, Forbidden, MovedMeanwhile, NotFound
 from sandyard_api.jobs.wire import CHANNEL_KEYS, KeyGrant
 from sandyard_api.organizations.models import Organization
 from sandyard_api.organizations.service import OWNER
@@ -22,10 +22,12 @@ from sandyard_api.sandboxes.states import Desired, Observed, Request
 from sandyard_api.sealing.service import fingerprint
 from sandyard_api.users.models import User
 from sandyard_api.wakeups import Wakeups
+from sandyard_api.warm_pools.models import NOBODY, WarmPool
 
 KEPT = frozenset({"organizations", "users", "api_keys", "snapshots", "regions"})
 """Tables that a reset leaves alone: who may come in, and what an installation is set up with."""
 ENDING_SECONDS = 60.0
+ENDING_ATTEMPTS = 5
 RECHECK_SECONDS = 0.5
 
 
@@ -78,7 +80,7 @@ class Resetting:
         if seed is not None and not isinstance(self._ids, SeededIds):
             raise BadRequest("identifiers are random here; start Sandyard with SANDYARD_SEED to have them by seed")
         async with self._database.reading() as db:
-            every = list(await db.scalars(select(Organization.id)))
+            every = list(await db.scalars(select(Organization.id).where(Organization.id != NOBODY)))
         ended = await self._end_sandboxes(every)
         rows = await self._delete_rows(every)
         others = [one for one in every if one != grant.organization_id]
@@ -130,7 +132,9 @@ class Resetting:
         return ResetView(ended, rows + await self._delete_organizations([organization_id]), 1)
 
     async def _end_sandboxes(self, organization_ids: Sequence[str]) -> int:
-        """Delete every living sandbox and wait until its runner has removed it."""
+        """Delete every living sandbox and wait until its runner has removed it; their warm pools are gone before."""
+        async with self._database.transaction() as db:
+            await db.execute(delete(WarmPool).where(WarmPool.organization_id.in_(organization_ids)))
         deadline = self._clock.monotonic() + ENDING_SECONDS
         living = await self._living(organization_ids)
         for row in living:
@@ -148,6 +152,13 @@ class Resetting:
         return len(living)
 
     async def _end(self, sandbox_id: str) -> None:
+        for _ in range(ENDING_ATTEMPTS):
+            with suppress(MovedMeanwhile):
+                await self._ask_to_end(sandbox_id)
+                return
+        raise Conflict(f"sandbox {sandbox_id} does not hold still")
+
+    async def _ask_to_end(self, sandbox_id: str) -> None:
         async with self._database.transaction() as db:
             row = await db.get(Sandbox, sandbox_id)
             if row is None or row.desired is Desired.DESTROYED:

@@ -286,6 +286,7 @@ class Dispatch:
             source=source,
             owned_images=owned_images(row),
             mounts=tuple(map(_mount, row.volumes)),
+            was_warm=row.claimed_at is not None,
         )
 
 
@@ -330,6 +331,7 @@ async def _named(db: AsyncSession, key: str) -> Sandbox:
     found = await db.scalars(
         select(Sandbox).where(
             Sandbox.observed != Observed.DESTROYED,
+            Sandbox.warm_pool_id.is_(None),
             or_(
                 Sandbox.id == key,
                 Sandbox.preview_token_hash == fingerprint(key),

@@ -33,6 +33,12 @@ class JobRow(Base):
             postgresql_where=text("state = 'open'"),
         ),
         Index("ix_jobs_state_runner_id", "state", "runner_id"),
+        Index(
+            "ix_jobs_finished_at",
+            "finished_at",
+            sqlite_where=text("finished_at is not null"),
+            postgresql_where=text("finished_at is not null"),
+        ),
     )
 
     number: Mapped[int] = mapped_column(

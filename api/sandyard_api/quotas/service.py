@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard_api.errors import BadRequest
@@ -114,14 +114,18 @@ async def volumes_in_use(db: AsyncSession, organization_id: str) -> int:
 
 
 async def use(db: AsyncSession, organization_id: str) -> Use:
-    """What an organization's sandboxes use now."""
+    """What an organization's sandboxes use now. What waits in a warm pool counts when it is claimed."""
     sums = select(
         Sandbox.observed,
         Sandbox.desired,
         func.sum(Sandbox.cpu),
         func.sum(Sandbox.memory_gib),
         func.sum(Sandbox.disk_gib),
-    ).where(Sandbox.organization_id == organization_id, Sandbox.desired != Desired.DESTROYED)
+    ).where(
+        Sandbox.organization_id == organization_id,
+        Sandbox.desired != Desired.DESTROYED,
+        or_(Sandbox.warm_pool_id.is_(None), Sandbox.claimed_at.is_not(None)),
+    )
     cpu = memory = disk = 0
     for observed, desired, cores, gib, disk_gib in await db.execute(sums.group_by(Sandbox.observed, Sandbox.desired)):
         shown = SHOWN[observed, desired]

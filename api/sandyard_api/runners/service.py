@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
@@ -50,6 +50,10 @@ class Runners:
         """Whether it was heard of lately."""
         return self._clock.now() - runner.last_seen_at <= self._lost
 
+    def alive(self) -> Select[str]:
+        """A query for the ids of those that were heard of lately."""
+        return select(Runner.id).where(Runner.last_seen_at >= self._clock.now() - self._lost)
+
     async def wait_for_one(self, deadline: float) -> None:
         """Return when somebody can take a new sandbox. Raises `BadRequest` at `deadline` of the monotonic clock."""
         with self._arrivals.watch(ANYBODY) as watch:
@@ -93,5 +97,4 @@ class Runners:
 
     async def _is_one_alive(self) -> bool:
         async with self._database.reading() as db:
-            since = self._clock.now() - self._lost
-            return await db.scalar(select(Runner.id).where(Runner.last_seen_at >= since).limit(1)) is not None
+            return await db.scalar(self.alive().limit(1)) is not None

@@ -5,11 +5,14 @@ import msgspec
 from sandyard.bus import Bus
 from sandyard_api.events.telling import Event, Teller
 from sandyard_api.jobs.wire import CHANNEL_ROUTES
+from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.schemas import full
 from sandyard_api.sandboxes.states import SHOWN, Shown
 from sandyard_api.wakeups import Wakeups
 
+WARM = "warm-pools"
+"""Key of hints that something in a warm pool changed."""
 FAILED = (Shown.ERROR, Shown.BUILD_FAILED)
 
 
@@ -28,7 +31,17 @@ class Announcer:
                 continue
             await self._changes.announce(move.row.id)
             await self._teller.hint(CHANNEL_ROUTES, move.row.id)
+            if move.row.warm_pool_id is not None:
+                await self._changes.announce(WARM)
             await self._teller.tell(*events_of(move))
+
+    async def claimed(self, row: Sandbox) -> None:
+        """Tell of one that became a user's: to clients it was started all along. *Source:* control-plane.md 17."""
+        started = Shown.STARTED.value
+        event = Event.of("sandbox.state.updated", row.organization_id, full(row, ""), started, started)
+        await self._teller.hint(CHANNEL_ROUTES, row.id)
+        await self._teller.tell(event)
+        await self._changes.announce(WARM)
 
     async def route_changed(self, sandbox_id: str) -> None:
         """Tell that something beside the state changed, such as who may see it."""
@@ -44,8 +57,10 @@ class Announcer:
 
 
 def events_of(move: Move) -> list[Event]:
-    """The events that a move makes, in the order they are sent."""
+    """The events that a move makes, in the order they are sent; none of what waits in a warm pool."""
     row = move.row
+    if row.warm_pool_id is not None:
+        return []
     sandbox = msgspec.Raw(msgspec.json.encode(full(row, "")))
     if move.before is None:
         return [Event("sandbox.created", row.organization_id, sandbox)]

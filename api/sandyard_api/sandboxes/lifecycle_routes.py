@@ -3,7 +3,7 @@
 from litestar import get, post
 from litestar.di import NamedDependency as Given
 
-from sandyard_api.access import AnyRequest, may
+from sandyard_api.access import CREATES, MOVES, RATE, AnyRequest, may
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.queries import Query
@@ -17,7 +17,7 @@ from sandyard_api.validation import Fields, parse_json
 WRITE = [may("write:sandboxes")]
 
 
-@post("/{sandbox_ref:str}/pause", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/pause", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def pause(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
@@ -41,7 +41,7 @@ async def snapshot(
     return present.full(await snapshotting.snapshot(grant.organization_id, key, name))
 
 
-@post("/{sandbox_ref:str}/archive", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/archive", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def archive(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
@@ -67,7 +67,7 @@ async def back_up(
     return present.full(row)
 
 
-@post("/{sandbox_ref:str}/recover", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/recover", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def recover(
     request: AnyRequest,
     repairs: Given[Repairs],
@@ -80,7 +80,7 @@ async def recover(
     return present.full(await repairs.recover(grant.organization_id, key, skip_start=skip_start))
 
 
-@post("/{sandbox_ref:str}/resize", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/resize", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def resize(
     request: AnyRequest,
     repairs: Given[Repairs],
@@ -93,7 +93,7 @@ async def resize(
     return present.full(await repairs.resize(grant.organization_id, key, wish))
 
 
-@post("/{sandbox_ref:str}/fork", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/fork", status_code=200, guards=WRITE, opt={RATE: CREATES})
 async def fork(
     request: AnyRequest,
     lineage: Given[Lineage],

@@ -78,7 +78,8 @@ class Listing:
         sort = query.choice("sort", tuple(SORTS), "lastActivityAt")
         descending = query.choice("order", ("asc", "desc"), "desc") == "desc"
         column = SORTS[sort]
-        statement = select(Sandbox).where(*conditions(organization_id, query))
+        warm = bool(query.flag("includeWarm"))
+        statement = select(Sandbox).where(*conditions(organization_id, query, include_warm=warm))
         if cursor := query.text("cursor"):
             value, last_id = read_cursor(cursor, CURSOR_KINDS.get(sort, int))
             statement = statement.where(_after(column, value, last_id, descending=descending))
@@ -111,11 +112,13 @@ class Listing:
         return NumberedRows(rows, total, page, max(1, math.ceil(total / limit)))
 
 
-def conditions(organization_id: str, query: Query) -> list[ColumnElement[bool]]:
+def conditions(organization_id: str, query: Query, *, include_warm: bool = False) -> list[ColumnElement[bool]]:
     """The filters of a query. Raises `BadRequest`."""
+    unclaimed = Sandbox.claimed_at.is_(None) if include_warm else Sandbox.warm_pool_id.is_(None)
     found: list[ColumnElement[bool]] = [
         Sandbox.organization_id == organization_id,
         Sandbox.observed != Observed.DESTROYED,
+        or_(Sandbox.warm_pool_id.is_(None), unclaimed),
     ]
     if not query.flag("includeErroredDeleted"):
         found.append(

@@ -41,7 +41,17 @@ class Sandbox(Base):
             postgresql_where=text("desired <> 'destroyed'"),
         ),
         Index("ix_sandboxes_organization_id_last_activity_at", "organization_id", "last_activity_at", "id"),
+        Index("ix_sandboxes_organization_id_created_at", "organization_id", "created_at", "id"),
         Index("ix_sandboxes_observed_desired", "observed", "desired"),
+        *(
+            Index(
+                f"ix_sandboxes_{column}",
+                column,
+                sqlite_where=text(f"{column} is not null"),
+                postgresql_where=text(f"{column} is not null"),
+            )
+            for column in ("warm_pool_id", "destroyed_at", "auto_destroy_at")
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -85,6 +95,11 @@ class Sandbox(Base):
     """The image that keeps its files, or kept them when it was archived last."""
     recovered_at: Mapped[datetime | None]
     """When somebody last asked for a recovery."""
+
+    warm_pool_id: Mapped[str | None]
+    """The warm pool it waits in, or is being claimed from; until then nobody is shown it, and no timer acts on it."""
+    claimed_at: Mapped[datetime | None]
+    """When a user claimed it from its pool, by the machine's time; `None` for one that waits or never did."""
 
     auto_stop_minutes: Mapped[int]
     auto_pause_minutes: Mapped[int]

@@ -7,7 +7,7 @@ from litestar.params import FromPath
 from litestar.response import Response, Stream
 from litestar.response.base import ASGIResponse
 
-from sandyard_api.access import AnyRequest, may, provide_origin
+from sandyard_api.access import CREATES, MOVES, RATE, AnyRequest, may, provide_origin
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
@@ -32,16 +32,17 @@ from sandyard_api.sandboxes.schemas import (
 )
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.validation import MAX_INTEGER, Fields, parse_json
+from sandyard_api.warm_pools.claiming import WarmCreates
 from sandyard_daemon.wire.versions import Caller
 
 WRITE = [may("write:sandboxes")]
 DELETE = [may("delete:sandboxes")]
 
 
-@post("/", status_code=200, guards=WRITE)
+@post("/", status_code=200, guards=WRITE, opt={RATE: CREATES})
 async def create(
     request: AnyRequest,
-    sandboxes: Given[Sandboxes],
+    warm_creates: Given[WarmCreates],
     grant: Given[KeyGrant],
     present: Given[Presenter],
     options: Given[ControlPlaneOptions],
@@ -49,7 +50,7 @@ async def create(
     """createSandbox"""
     body = parse_json(await request.body())
     wanted = read_create(body, default_snapshot=options.default_snapshot, region=options.region)
-    return present.full(await sandboxes.create(grant.organization_id, wanted))
+    return present.full(await warm_creates.create(grant.organization_id, wanted))
 
 
 @get("/")
@@ -88,7 +89,7 @@ async def read(
     return present.full(await sandboxes.get(grant.organization_id, key))
 
 
-@delete("/{sandbox_ref:str}", status_code=200, guards=DELETE)
+@delete("/{sandbox_ref:str}", status_code=200, guards=DELETE, opt={RATE: MOVES})
 async def destroy(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
@@ -99,7 +100,7 @@ async def destroy(
     return present.full(await sandboxes.destroy(grant.organization_id, key))
 
 
-@post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/start", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def start(
     sandboxes: Given[Sandboxes],
     grant: Given[KeyGrant],
@@ -110,7 +111,7 @@ async def start(
     return present.full(await sandboxes.start(grant.organization_id, key))
 
 
-@post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE)
+@post("/{sandbox_ref:str}/stop", status_code=200, guards=WRITE, opt={RATE: MOVES})
 async def stop(
     request: AnyRequest,
     sandboxes: Given[Sandboxes],

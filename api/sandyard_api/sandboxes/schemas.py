@@ -63,6 +63,7 @@ class SandboxListItem(msgspec.Struct, rename="camel", kw_only=True):
     updated_at: datetime
     last_activity_at: datetime
     daemon_version: str | UnsetType = UNSET
+    warm_pool_id: str | UnsetType = UNSET
     toolbox_proxy_url: str
 
 
@@ -140,6 +141,7 @@ def list_item(row: Sandbox, toolbox_url: str) -> SandboxListItem:
         updated_at=row.updated_at,
         last_activity_at=row.last_activity_at,
         daemon_version=row.daemon_version or UNSET,
+        warm_pool_id=row.warm_pool_id or UNSET,
         toolbox_proxy_url=toolbox_url,
     )
 

@@ -98,7 +98,7 @@ class Sandboxes:
         with self._changes.watch(sandbox_id) as watch:
             try:
                 async with self._database.transaction() as db:
-                    row, use = await self._insert(db, organization_id, sandbox_id, wanted)
+                    row, use = await self.insert(db, organization_id, sandbox_id, wanted)
             except IntegrityError as error:
                 raise Conflict(f"Sandbox with name {wanted.name} already exists") from error
             await self._announcer.moved(Move(row, None))
@@ -311,12 +311,19 @@ class Sandboxes:
                 return row
             await watch.wait(left)
 
-    async def _insert(
-        self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox
+    async def insert(
+        self,
+        db: AsyncSession,
+        organization_id: str,
+        sandbox_id: str,
+        wanted: NewSandbox,
+        *,
+        warm_pool_id: str | None = None,
     ) -> tuple[Sandbox, Use]:
+        """Write its row and the job that makes it; `warm_pool_id`: the pool it is to wait in. Raises `BadRequest`."""
         snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
         row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
-        now = row.created_at
+        row.warm_pool_id, now = warm_pool_id, row.created_at
         await self._quotas.check(db, row)
         if wanted.mounts:
             await self._runners.check_some(db, "volumes", "Volumes cannot be mounted")
@@ -324,7 +331,7 @@ class Sandboxes:
         row.volumes = use.entries
         db.add(row)
         await db.flush()
-        moves.record(db, row, cause="created by a request", at=now)
+        moves.record(db, row, cause="made for a warm pool" if warm_pool_id else "created by a request", at=now)
         self._order(db, row, Order(JobKind.CREATE), now)
         if wanted.build is not None:
             # Clients wait for at least one line.
@@ -379,8 +386,11 @@ class Sandboxes:
 
 
 async def find(db: AsyncSession, organization_id: str, key: str, *, living: bool = False) -> Sandbox:
-    """By id first, then by name among the living. `living`: a destroyed one does not count. Raises `NotFound`."""
-    theirs = select(Sandbox).where(Sandbox.organization_id == organization_id)
+    """By id first, then by name among the living. `living`: a destroyed one does not count. Raises `NotFound`.
+
+    What waits in a warm pool is nobody's: whoever could use it before it is claimed could leave something in it.
+    """
+    theirs = select(Sandbox).where(Sandbox.organization_id == organization_id, Sandbox.warm_pool_id.is_(None))
     row = await db.scalar(theirs.where(Sandbox.id == key))
     if row is None:
         row = await db.scalar(theirs.where(Sandbox.name == key, Sandbox.desired != Desired.DESTROYED))
