@@ -14,6 +14,7 @@ from sandyard_api.database import Database
 from sandyard_api.errors import ApiError
 from sandyard_api.jobs import queue
 from sandyard_api.jobs.models import JobRow, JobState
+from sandyard_api.moments import is_due
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.models import Sandbox
@@ -118,7 +119,7 @@ class Timers:
             Sandbox.desired == Desired.STARTED,
             Sandbox.auto_stop_minutes > 0,
         )
-        rows = await self._rows(*running, Sandbox.last_activity_at <= now - timedelta(minutes=1))
+        rows = await self._rows(*running, is_due(Sandbox.last_activity_at, Sandbox.auto_stop_minutes, now))
         await self.stop_idle(rows, now)
 
     async def stop_idle(self, rows: Sequence[Sandbox], now: datetime) -> None:
@@ -129,7 +130,8 @@ class Timers:
 
     async def _pause_idle(self, now: datetime) -> None:
         running = (Sandbox.observed == Observed.STARTED, Sandbox.desired == Desired.STARTED)
-        for row in await self._rows(*running, Sandbox.auto_pause_minutes > 0):
+        due = is_due(Sandbox.last_activity_at, Sandbox.auto_pause_minutes, now)
+        for row in await self._rows(*running, Sandbox.auto_pause_minutes > 0, due):
             if row.last_activity_at + timedelta(minutes=row.auto_pause_minutes) <= now:
                 await self._ask(row, Request.PAUSE, f"auto-pause after {row.auto_pause_minutes} min idle")
 
@@ -140,7 +142,8 @@ class Timers:
             Sandbox.auto_archive_minutes > 0,
             Sandbox.auto_delete_minutes != 0,
         )
-        for row in await self._rows(*stopped):
+        due = is_due(Sandbox.last_activity_at, Sandbox.auto_archive_minutes, now)
+        for row in await self._rows(*stopped, due):
             if row.last_activity_at + timedelta(minutes=row.auto_archive_minutes) <= now:
                 await self._ask(row, Request.ARCHIVE, f"auto-archive after {row.auto_archive_minutes} min stopped")
 
@@ -150,7 +153,8 @@ class Timers:
             and_(Sandbox.observed == Observed.STOPPED, Sandbox.desired == Desired.STOPPED),
             and_(Sandbox.observed == Observed.ARCHIVED, Sandbox.desired == Desired.ARCHIVED),
         )
-        for row in await self._rows(stopped, Sandbox.auto_delete_minutes >= 0):
+        due = is_due(Sandbox.last_activity_at, Sandbox.auto_delete_minutes, now)
+        for row in await self._rows(stopped, Sandbox.auto_delete_minutes >= 0, due):
             if row.last_activity_at + timedelta(minutes=row.auto_delete_minutes) <= now:
                 await self._ask(row, Request.DESTROY, f"auto-delete after {row.auto_delete_minutes} min stopped")
 
@@ -159,27 +163,33 @@ class Timers:
             await self._ask(row, Request.DESTROY, "its time to live is over", still_idle=False)
 
     async def _fail_late(self, now: datetime) -> None:
-        for observed, minutes in TIME_LIMIT_MINUTES.items():
-            late = (
-                Sandbox.observed == observed,
-                Sandbox.desired != Desired.DESTROYED,
-                Sandbox.progressed_at <= now - timedelta(minutes=minutes),
-            )
-            for row in await self._rows(*late):
-                await self._fail(row.id, observed, f"Timeout while {TIMEOUT_WORDS[observed]}")
+        """What is made for a warm pool goes by its job alone: a jump of the users' clock is nothing to it."""
+        late = (
+            and_(Sandbox.observed == observed, Sandbox.progressed_at <= now - timedelta(minutes=minutes))
+            for observed, minutes in TIME_LIMIT_MINUTES.items()
+        )
+        for row in await self._rows(
+            Sandbox.observed.in_(TIME_LIMIT_MINUTES),
+            or_(*late),
+            Sandbox.desired != Desired.DESTROYED,
+            Sandbox.warm_pool_id.is_(None),
+        ):
+            await self._fail(row.id, row.observed, f"Timeout while {TIMEOUT_WORDS[row.observed]}")
 
     async def _fail_unserved(self, now: datetime) -> None:
         """What no runner takes up, such as the start of a sandbox whose runner is gone, must not be waited for."""
-        for observed, at_rest in RESTING.items():
-            waiting = (
-                Sandbox.observed == observed,
-                Sandbox.desired.not_in((at_rest, Desired.DESTROYED)),
-                Sandbox.progressed_at <= now - timedelta(minutes=WAITING_LIMIT_MINUTES),
-            )
-            for row in await self._rows(*waiting):
-                reason = f"Timeout while {SHOWN[row.observed, row.desired].value}"
-                harmless = row.desired in (Desired.PAUSED, Desired.ARCHIVED)
-                await (self._give_up if harmless else self._fail)(row.id, observed, reason)
+        # Named one by one, so that an index finds them.
+        waiting = (
+            and_(Sandbox.observed == observed, Sandbox.desired == desired)
+            for observed, at_rest in RESTING.items()
+            for desired in Desired
+            if desired not in (at_rest, Desired.DESTROYED)
+        )
+        late = Sandbox.progressed_at <= now - timedelta(minutes=WAITING_LIMIT_MINUTES)
+        for row in await self._rows(or_(*waiting), late):
+            reason = f"Timeout while {SHOWN[row.observed, row.desired].value}"
+            harmless = row.desired in (Desired.PAUSED, Desired.ARCHIVED)
+            await (self._give_up if harmless else self._fail)(row.id, row.observed, reason)
 
     async def _fail_exhausted(self, _now: datetime) -> None:
         async with self._database.reading() as db:
@@ -192,7 +202,7 @@ class Timers:
         unserved = ~exists().where(JobRow.sandbox_id == Sandbox.id, JobRow.state == JobState.OPEN)
         rows = await self._rows(
             Sandbox.desired == Desired.DESTROYED,
-            Sandbox.observed != Observed.DESTROYED,
+            Sandbox.observed.in_([observed for observed in Observed if observed is not Observed.DESTROYED]),
             Sandbox.progressed_at <= now - RETRY_DESTROY,
             unserved,
         )
@@ -200,10 +210,15 @@ class Timers:
             await self._sandboxes.destroy_again(row.id)
 
     async def _forget(self, now: datetime) -> None:
+        since = now - self._keep_destroyed
+        old, gone, done = Sandbox.destroyed_at <= since, Volume.deleted_at <= since, JobRow.finished_at <= since
+        async with self._database.reading() as db:
+            if not await db.scalar(select(or_(*(exists().where(each) for each in (old, gone, done))))):
+                return
         async with self._database.transaction() as db:
-            await db.execute(delete(Sandbox).where(Sandbox.destroyed_at <= now - self._keep_destroyed))
-            await db.execute(delete(Volume).where(Volume.deleted_at <= now - self._keep_destroyed))
-            await db.execute(delete(JobRow).where(JobRow.finished_at <= now - self._keep_destroyed))
+            await db.execute(delete(Sandbox).where(old))
+            await db.execute(delete(Volume).where(gone))
+            await db.execute(delete(JobRow).where(done))
 
     async def _rows(self, *conditions: ColumnElement[bool]) -> list[Sandbox]:
         async with self._database.reading() as db:

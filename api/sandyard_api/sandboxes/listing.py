@@ -4,13 +4,13 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select, tuple_
 from sqlalchemy.orm import InstrumentedAttribute
 
 from sandyard_api.database import UNSTORABLE, Database
@@ -230,10 +230,8 @@ def _shown_in(states: Sequence[str]) -> ColumnElement[bool]:
 
 
 def _after(column: InstrumentedAttribute[Any], value: Any, last_id: str, *, descending: bool) -> ColumnElement[bool]:
-    beyond: Callable[[Any, Any], ColumnElement[bool]] = (
-        (lambda left, right: left < right) if descending else (lambda left, right: left > right)
-    )
-    return or_(beyond(column, value), and_(column == value, beyond(Sandbox.id, last_id)))
+    here, last = tuple_(column, Sandbox.id), tuple_(literal(value, column.type), literal(last_id))
+    return here < last if descending else here > last
 
 
 def _ordered(statement: Select[Sandbox], column: InstrumentedAttribute[Any], *, descending: bool) -> Select[Sandbox]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
@@ -165,6 +165,11 @@ class SnapshotWork:
     async def look(self) -> None:
         """Do what is due: time limits, work that was given up, and snapshots that nobody uses."""
         now = self._clock.now()
+        async with self._database.reading() as db:
+            passing = Snapshot.state.in_((*TIME_LIMIT_MINUTES, *PREPARING, SnapshotState.SNAPSHOTTING))
+            is_any = await db.scalar(select(Snapshot.id).where(or_(passing, self._unused(now))).limit(1)) is not None
+        if not is_any:
+            return
         for state, minutes in TIME_LIMIT_MINUTES.items():
             late = Snapshot.progressed_at <= now - timedelta(minutes=minutes)
             await self._fail(now, state, f"Timeout while {WAITING_FOR[state]}", late)
@@ -224,13 +229,16 @@ class SnapshotWork:
             log.warning("snapshot_failed", snapshot_id=row.id, reason=reason)
             await self._teller.moved(row, state)
 
-    async def _deactivate_unused(self, now: datetime) -> None:
+    def _unused(self, now: datetime) -> ColumnElement[bool]:
         since = now - timedelta(minutes=UNUSED_MINUTES)
         unused = or_(Snapshot.last_used_at <= since, Snapshot.last_used_at.is_(None) & (Snapshot.created_at <= since))
+        return and_(Snapshot.state == SnapshotState.ACTIVE, Snapshot.organization_id.is_not(None), unused)
+
+    async def _deactivate_unused(self, now: datetime) -> None:
         async with self._database.transaction() as db:
             rows = await db.scalars(
                 update(Snapshot)
-                .where(Snapshot.state == SnapshotState.ACTIVE, Snapshot.organization_id.is_not(None), unused)
+                .where(self._unused(now))
                 .values(state=SnapshotState.INACTIVE, deactivated_at=now, updated_at=now)
                 .returning(Snapshot)
                 .execution_options(synchronize_session=False, populate_existing=True)
