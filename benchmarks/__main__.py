@@ -18,6 +18,7 @@ from benchmarks import (
     interpreter,
     latency,
     log_capture,
+    pools,
     report,
     starting,
     terminal,
@@ -42,6 +43,8 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "idle": starting.measure_idle,
     "daemon": daemon.measure,
     "terminal": terminal.measure,
+    "pools": pools.measure,
+    "many": pools.measure_many,
     "powers": bench_powers.measure,
 }
 """What can be asked for, in the table's order."""
