@@ -10,6 +10,7 @@ from sandyard_api.registries.models import Registry
 from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sealing.models import SealCheck
+from sandyard_api.secrets.models import Secret
 from sandyard_api.sessions.models import Session, SessionCommand
 from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
 from sandyard_api.users.models import User
@@ -25,6 +26,7 @@ TABLES = (
     Runner,
     Sandbox,
     SealCheck,
+    Secret,
     Session,
     SessionCommand,
     SignedPreview,

@@ -48,6 +48,11 @@ class Sandbox(Base):
     labels: Mapped[dict[str, str]]
     public: Mapped[bool]
     network_block_all: Mapped[bool]
+    network_allow_list: Mapped[str | None]
+    """IPv4 networks, separated by commas; `None` is no list."""
+    domain_allow_list: Mapped[str | None]
+    secrets: Mapped[dict[str, str]] = mapped_column(default=dict)
+    """Names of variables to the ids of secrets, which may be gone by now."""
     cpu: Mapped[int]
     gpu: Mapped[int]
     memory_gib: Mapped[int]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
+from sandyard_api.sandboxes.network_requests import NetworkWish
+from sandyard_api.secrets.requests import read_mounts
 from sandyard_api.snapshots.images import BuildRequest, check_dockerfile, read_build
 from sandyard_api.validation import Fields
 
@@ -15,10 +17,7 @@ EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
 
 NOT_YET = {
     "volumes": "Volumes",
-    "secrets": "Secrets",
     "linkedSandbox": "Linked sandboxes",
-    "networkAllowList": "Network allow lists",
-    "domainAllowList": "Domain allow lists",
     "outboundProxyUrl": "Outbound proxies",
     "gpu": "GPUs",
     "gpuType": "GPUs",
@@ -40,7 +39,9 @@ class NewSandbox:
     env: dict[str, str]
     labels: dict[str, str]
     public: bool
-    network_block_all: bool
+    network: NetworkWish
+    secrets: dict[str, str]
+    """Names of variables to names of secrets."""
     cpu: int
     memory_gib: int
     disk_gib: int
@@ -58,12 +59,13 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     name, snapshot = fields.name("name"), fields.string("snapshot")
     target, user = fields.string("target"), fields.string("user")
     env, labels = fields.strings("env"), fields.strings("labels")
-    public, block_all = fields.boolean("public"), fields.boolean("networkBlockAll")
+    public, secrets = fields.boolean("public"), read_mounts(fields)
     stop, archive = fields.integer("autoStopInterval"), fields.integer("autoArchiveInterval")
     pause = fields.integer("autoPauseInterval")
     delete, ttl = fields.integer("autoDeleteInterval"), fields.integer("ttlMinutes", minimum=0)
     build = read_build(fields)
     fields.check()
+    network = NetworkWish.read(fields)
     _check_source(snapshot, build, resources)
     _check_target(target, region)
     check_interval("Auto-stop", stop)
@@ -79,7 +81,8 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         env=env,
         labels=labels,
         public=public,
-        network_block_all=block_all,
+        network=network,
+        secrets=secrets,
         cpu=resources["cpu"] or 1,
         memory_gib=resources["memory"] or 1,
         disk_gib=resources["disk"] or 3,

@@ -21,10 +21,12 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import fork_image
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
+from sandyard_api.sandboxes.network_requests import NETWORK_NEEDS, NO_LISTS
 from sandyard_api.sandboxes.orders import order_of
 from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
 from sandyard_api.sandboxes.states import REQUESTS, SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
+from sandyard_api.secrets.service import Secrets
 from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.snapshots.service import Snapshots
 from sandyard_api.storage.service import Contexts
@@ -50,7 +52,8 @@ NEEDS = {
 INHERITED = (
     *("organization_id", "region", "runner_id", "snapshot", "snapshot_id", "dockerfile", "context_hashes"),
     *("entrypoint", "user", "env", "labels", "public"),
-    *("network_block_all", "cpu", "gpu", "memory_gib", "disk_gib", "auto_stop_minutes", "auto_pause_minutes"),
+    *("network_block_all", "network_allow_list", "domain_allow_list", "secrets"),
+    *("cpu", "gpu", "memory_gib", "disk_gib", "auto_stop_minutes", "auto_pause_minutes"),
     *("auto_archive_minutes", "auto_delete_minutes", "auto_destroy_at", "daemon_version"),
 )
 """What a fork has from its parent."""
@@ -72,6 +75,7 @@ class Sandboxes:
         quotas: Quotas,
         snapshots: Snapshots,
         contexts: Contexts,
+        secrets: Secrets,
         region: str,
         wait_seconds: float,
     ) -> None:
@@ -85,6 +89,7 @@ class Sandboxes:
         self._quotas = quotas
         self._snapshots = snapshots
         self._contexts = contexts
+        self._secrets = secrets
         self._region = region
         self._wait_seconds = wait_seconds
 
@@ -228,6 +233,10 @@ class Sandboxes:
                 db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
             )
             return [move, *([gone] if gone else [])]
+        # What only changes the network may still be open when the next request comes, whose work includes it.
+        await void_open_job(
+            db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile", kinds=(JobKind.NETWORK,)
+        )
         self._order(db, row, order, now)
         return [move]
 
@@ -316,7 +325,11 @@ class Sandboxes:
 
     async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
         snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
-        row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
+        mounts = await self._secrets.resolve(db, organization_id, wanted.secrets)
+        row = self._new_row(organization_id, sandbox_id, wanted, snapshot, mounts)
+        for column, (capability, words) in NETWORK_NEEDS.items():
+            if getattr(row, column):
+                await self._runners.check(db, None, capability, f"{words} is not supported for this sandbox")
         now = row.created_at
         await self._quotas.check(db, row)
         db.add(row)
@@ -328,7 +341,14 @@ class Sandboxes:
             db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
         return row
 
-    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox, snapshot: Snapshot | None) -> Sandbox:
+    def _new_row(
+        self,
+        organization_id: str,
+        sandbox_id: str,
+        wanted: NewSandbox,
+        snapshot: Snapshot | None,
+        mounts: dict[str, str],
+    ) -> Sandbox:
         now = self._clock.now()
         ttl, build = wanted.ttl_minutes, wanted.build
         return Sandbox(
@@ -346,7 +366,8 @@ class Sandboxes:
             env=wanted.env,
             labels=wanted.labels,
             public=wanted.public,
-            network_block_all=wanted.network_block_all,
+            secrets=mounts,
+            **NO_LISTS | wanted.network.columns(),
             cpu=(snapshot or wanted).cpu,
             gpu=0,
             memory_gib=(snapshot or wanted).memory_gib,
