@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Sequence
+from typing import cast
 from urllib.parse import urlsplit
 
 import h11
@@ -99,9 +100,10 @@ class SecretProxy:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await _carry((reader, writer), upstream)
             return
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await writer.drain()
         context = await asyncio.to_thread(self._authority.context, host)
+        # What the client says next is the handshake's: it must not get into the reader before.
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         async with asyncio.timeout(HEAD_SECONDS):
             await writer.start_tls(context)
         server = h11.Connection(h11.SERVER)
