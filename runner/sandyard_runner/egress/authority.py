@@ -2,6 +2,7 @@
 
 import ipaddress
 import os
+import re
 import ssl
 import tempfile
 from collections import OrderedDict
@@ -17,6 +18,8 @@ LIFETIME = timedelta(days=3650)
 LEAF_LIFETIME = timedelta(days=30)
 LEEWAY = timedelta(days=1)
 MAX_CONTEXTS = 256
+MAX_COMMON_NAME = 64
+CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class EgressAuthority:
@@ -38,7 +41,7 @@ class EgressAuthority:
         """What a sandbox trusts: this machine's authorities and ours, as PEM."""
         cafile = ssl.get_default_verify_paths().cafile
         machine = Path(cafile).read_text(encoding="utf-8", errors="replace") if cafile else ""
-        return f"{machine}\n{self.certificate}"
+        return "\n".join([*CERTIFICATE.findall(machine), self.certificate])  # and no key that may be beside them
 
     def context(self, host: str) -> ssl.SSLContext:
         """For a server that poses as `host`. Blocks for a moment at its first call for a host."""
@@ -78,7 +81,7 @@ class EgressAuthority:
         now = datetime.now(UTC)
         certificate = (
             x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Sandyard egress")]))
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host[:MAX_COMMON_NAME])]))
             .issuer_name(issuer.subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
