@@ -67,6 +67,7 @@ def docker_options(settings: Settings) -> "DockerOptions":
         host_folders=settings.host_folders,
         default_image=settings.default_image,
         debian_mirror=settings.debian_mirror,
+        name_servers=settings.name_servers,
         oci_runtime=settings.oci_runtime,
     )
 
@@ -78,6 +79,7 @@ def local_options(settings: Settings, *, keep_running: bool) -> LocalOptions:
         doors_dir=settings.resolved_doors_dir(),
         isolation=Isolation(settings.isolation),
         network=Network(settings.network),
+        name_servers=settings.name_servers,
         keep_running=keep_running,
         host_folders=settings.host_folders,
     )

@@ -97,6 +97,11 @@ class Settings:
     debian_mirror: Annotated[
         str | None, "Debian mirror for building that image where Debian's servers cannot be reached directly."
     ] = None
+    name_servers: Annotated[
+        tuple[str, ...],
+        "Comma-separated name servers, `address` or `address:port`, for sandboxes with domain lists or secrets; empty: "
+        "this machine's.",
+    ] = ()
     oci_runtime: Annotated[str | None, "Another OCI runtime of the engine for sandboxes, such as `runsc`."] = None
     internal_listen: Annotated[str, "Where the `api` process serves the internal routes."] = "127.0.0.1:3987"
     internal_url: Annotated[str, "Where `runner` and `proxy` find the internal routes."] = "http://127.0.0.1:3987"

@@ -46,10 +46,13 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.lineage import Lineage
 from sandyard_api.sandboxes.listing import Listing
+from sandyard_api.sandboxes.networking import Networking
 from sandyard_api.sandboxes.repairs import Repairs
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.snapshotting import Snapshotting
 from sandyard_api.sealing.service import Seal, check_key
+from sandyard_api.secrets import routes as secret_routes
+from sandyard_api.secrets.service import Secrets
 from sandyard_api.sessions import routes as session_routes
 from sandyard_api.sessions.service import SessionRecords
 from sandyard_api.snapshots import routes as snapshot_routes
@@ -94,6 +97,7 @@ PUBLIC_SLICES = (
     runner_routes.ROUTER,
     snapshot_routes.ROUTER,
     registry_routes.ROUTER,
+    secret_routes.ROUTER,
     storage_routes.ROUTER,
     volume_routes.ROUTER,
     warm_pool_routes.ROUTER,
@@ -130,6 +134,8 @@ class Services:
     lineage: Lineage
     repairs: Repairs
     snapshotting: Snapshotting
+    networking: Networking
+    secrets: Secrets
     listing: Listing
     build_log: BuildLogs
     previews: Previews
@@ -240,6 +246,7 @@ def build_services(
     )
     volumes = Volumes(database, clock, ids, bus, quotas=quotas, host_folders=options.host_folders)
     keys = ApiKeys(database, clock, ids, bus)
+    secrets = Secrets(database, clock, ids, seal)
     sandboxes = Sandboxes(
         database,
         clock,
@@ -252,6 +259,7 @@ def build_services(
         snapshots=snapshots,
         contexts=contexts,
         volumes=volumes,
+        secrets=secrets,
         region=options.region,
         wait_seconds=options.wait_seconds,
     )
@@ -292,6 +300,10 @@ def build_services(
         lineage=Lineage(database, sandboxes),
         repairs=Repairs(sandboxes, clock, quotas),
         snapshotting=Snapshotting(sandboxes, snapshots),
+        networking=Networking(
+            database, clock, sandboxes=sandboxes, runners=runners, changes=changes, wait_seconds=options.wait_seconds
+        ),
+        secrets=secrets,
         # Leases are nobody's to see: drawn from a seed, each poll of a runner would shift the identifiers behind it.
         dispatch=Dispatch(
             database,
@@ -301,6 +313,7 @@ def build_services(
             runners=runners,
             announcer=announcer,
             snapshot_work=snapshot_work,
+            secrets=secrets,
             lease_seconds=options.lease_seconds,
         ),
         timers=timers,

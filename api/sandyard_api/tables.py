@@ -10,6 +10,7 @@ from sandyard_api.registries.models import Registry
 from sandyard_api.runners.models import Runner
 from sandyard_api.sandboxes.models import BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sealing.models import SealCheck
+from sandyard_api.secrets.models import Secret
 from sandyard_api.sessions.models import Session, SessionCommand
 from sandyard_api.snapshots.models import Snapshot, SnapshotLogChunk
 from sandyard_api.ssh_access.models import SshAccess
@@ -28,6 +29,7 @@ TABLES = (
     Runner,
     Sandbox,
     SealCheck,
+    Secret,
     Session,
     SessionCommand,
     SignedPreview,

@@ -13,12 +13,13 @@ from sandyard_api.jobs.wire import ImageSource, Job, JobKind, JobProgress, JobRe
 from sandyard_api.sandboxes.states import Observed
 from sandyard_runner.door_http import ask_json
 from sandyard_runner.errors import DaemonUnreachable, ImageFailure, NotPresent, RuntimeFailure, Unsupported
+from sandyard_runner.furnish import furnish
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import CanCommit, CanPause, CanResize, Present, PresentState, Runtime
 
-STAYS = frozenset({JobKind.PAUSE, JobKind.RESUME, JobKind.RESIZE, JobKind.COMMIT, JobKind.ARCHIVE})
+STAYS = frozenset({JobKind.PAUSE, JobKind.RESUME, JobKind.RESIZE, JobKind.COMMIT, JobKind.ARCHIVE, JobKind.NETWORK})
 """When one of these fails, the sandbox is as it was; what it is, the runtime says."""
 SEEN = {
     PresentState.RUNNING: Observed.STARTED,
@@ -67,6 +68,7 @@ class Actions:
             JobKind.RESTORE: self._bring_up,
             JobKind.FORK: self._bring_up,
             JobKind.RECOVER: self._bring_up,
+            JobKind.NETWORK: self._change_network,
         }
 
     async def act(self, job: Job) -> JobResult:
@@ -148,6 +150,7 @@ class Actions:
         await self._runtime.start(spec)
         self._registry.add(spec.sandbox_id, spec.door_secret)
         self._observer.watch(spec.sandbox_id)
+        await furnish(self._runtime, self._registry, spec)
         version = await self._initialize(spec)
         return JobResult(job.lease, ok=True, observed=Observed.STARTED, daemon_version=version)
 
@@ -187,6 +190,7 @@ class Actions:
         await self._runtime.resume(spec.sandbox_id)
         self._registry.add(spec.sandbox_id, spec.door_secret)
         self._observer.release(spec.sandbox_id)
+        await furnish(self._runtime, self._registry, spec)
         return JobResult(job.lease, ok=True, observed=Observed.STARTED)
 
     async def _resize(self, job: Job) -> JobResult:
@@ -212,6 +216,12 @@ class Actions:
             await _to_its_end(self._runtime.remove(sandbox_id))
         self._registry.discard(sandbox_id)
         return JobResult(job.lease, ok=True, observed=Observed.ARCHIVED)
+
+    async def _change_network(self, job: Job) -> JobResult:
+        sandbox_id = job.spec.sandbox_id
+        seen = await self._seen(sandbox_id)
+        await furnish(self._runtime, self._registry, job.spec, tell_daemon=seen is Observed.STARTED)
+        return JobResult(job.lease, ok=True, observed=seen)
 
     async def _initialize(self, spec: SandboxSpec) -> str | None:
         """Let the daemon run user code: the network's rules stand since `start` returned. Gives its version.

@@ -9,6 +9,7 @@ from sandyard_api.jobs.client import RunnerControlPlane
 from sandyard_api.jobs.wire import Wanted
 from sandyard_api.sandboxes.states import Desired, Observed
 from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.furnish import furnish
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import JobLoop
 from sandyard_runner.observe import Observations, Observer
@@ -97,7 +98,7 @@ class Reconciler:
             log.info("stray_stopped", sandbox_id=sandbox_id)
             await self._guarded(sandbox_id, remove=False)
         else:
-            self._adopt(wanted, is_paused=present.state is PresentState.PAUSED)
+            await self._adopt(wanted, is_paused=present.state is PresentState.PAUSED)
 
     def _report_missing(self, wanted: Wanted) -> None:
         sandbox_id = wanted.spec.sandbox_id
@@ -106,7 +107,7 @@ class Reconciler:
         elif wanted.observed in SETTLED:
             self._observations.add(sandbox_id, Observed.ERROR, LOST)
 
-    def _adopt(self, wanted: Wanted, *, is_paused: bool) -> None:
+    async def _adopt(self, wanted: Wanted, *, is_paused: bool) -> None:
         """Watch it again where nobody does, and say what it is where that is not what is believed of it."""
         sandbox_id, seen = wanted.spec.sandbox_id, Observed.PAUSED if is_paused else Observed.STARTED
         if wanted.observed not in (Observed.STARTED, Observed.PAUSED):
@@ -119,6 +120,11 @@ class Reconciler:
             self._observer.hold(sandbox_id)
         else:
             self._observer.release(sandbox_id)
+        try:
+            # Rules that an interrupted job left undone, secrets that changed, and everything after a restart of ours.
+            await furnish(self._runtime, self._registry, wanted.spec, tell_daemon=not is_paused)
+        except RuntimeFailure as failure:
+            log.error("network_not_held", sandbox_id=sandbox_id, reason=failure.message)
         if seen is not wanted.observed:
             self._observations.add(sandbox_id, seen, f"{'paused' if is_paused else 'resumed'} outside Sandyard")
 

@@ -36,6 +36,7 @@ RESULTS = {
     JobKind.ARCHIVE: Observed.ARCHIVED,
     JobKind.RESTORE: Observed.STARTED,
     JobKind.FORK: Observed.STARTED,
+    JobKind.NETWORK: Observed.STARTED,
 }
 """Of the kinds that lead to one state; what a resize or commit comes back to, its script says."""
 

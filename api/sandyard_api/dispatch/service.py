@@ -40,6 +40,7 @@ from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
 from sandyard_api.sealing.service import Seal, fingerprint
+from sandyard_api.secrets.service import Secrets
 from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.wakeups import Watch
@@ -60,6 +61,7 @@ CAUSES = {
     JobKind.ARCHIVE: "archived by the runner",
     JobKind.RESTORE: "restored by the runner",
     JobKind.FORK: "forked by the runner",
+    JobKind.NETWORK: "network rules applied by the runner",
     JobKind.RECOVER: "recovered by the runner",
 }
 
@@ -80,6 +82,7 @@ class Dispatch:
         runners: Runners,
         announcer: Announcer,
         snapshot_work: SnapshotWork,
+        secrets: Secrets,
         lease_seconds: float,
     ) -> None:
         self._database = database
@@ -90,6 +93,7 @@ class Dispatch:
         self._runners = runners
         self._announcer = announcer
         self._snapshot_work = snapshot_work
+        self._secrets = secrets
         self._lease_seconds = lease_seconds
 
     async def claim(self, request: ClaimRequest, watch: Watch, is_gone: Callable[[], bool]) -> Claimed:
@@ -127,7 +131,7 @@ class Dispatch:
     async def finish(self, job_id: str, result: JobResult) -> None:
         """Close a job with its result. Raises `Conflict` when the lease is void."""
 
-        async def apply() -> tuple[list[Move], Snapshot | None]:
+        async def apply() -> tuple[list[Move], Snapshot | None, JobKind, str]:
             now = self._clock.now()
             async with self._database.transaction() as db:
                 job = await queue.end(db, job_id, result.lease, at=now, ok=result.ok, reason=result.reason)
@@ -143,11 +147,13 @@ class Dispatch:
                 made = None
                 if job.kind is JobKind.COMMIT and job.image is not None:
                     made = await self._snapshot_work.end_from_sandbox(db, job.image, ok=result.ok, reason=cause)
-                return [move for move in (seen, settled) if move is not None], made
+                return [move for move in (seen, settled) if move is not None], made, job.kind, row.id
 
-        done, made = await _repeat(apply)
+        done, made, kind, sandbox_id = await _repeat(apply)
         await self._snapshot_work.tell(made)
         await self._announcer.moved(*done)
+        if kind is JobKind.NETWORK:
+            await self._announcer.progressed(sandbox_id)  # somebody waits for it, and no move tells
 
     async def observe(self, observations: Sequence[Observation]) -> None:
         """Take in what was seen without having been asked. While a job is open, its result will tell instead."""
@@ -176,7 +182,7 @@ class Dispatch:
                 )
             ).all()
             busy = await queue.with_open_job(db, [row.id for row in rows])
-        return [Wanted(self._spec(row), row.desired, row.observed, row.id in busy) for row in rows]
+            return [Wanted(await self._spec(db, row), row.desired, row.observed, row.id in busy) for row in rows]
 
     async def route(self, key: str) -> Route:
         """How to reach a sandbox by id, name, preview token or a signed preview's token. Raises `NotFound`."""
@@ -237,7 +243,8 @@ class Dispatch:
                 sandbox = await db.get_one(Sandbox, row.sandbox_id)
                 if sandbox.runner_id is None:
                     sandbox.runner_id = request.runner_id
-                jobs.append(self._job(row, sandbox, await self._source(db, row.kind, sandbox)))
+                source = await self._source(db, row.kind, sandbox)
+                jobs.append(self._job(row, await self._spec(db, sandbox, source)))
             images = await self._snapshot_work.claim(db, request.runner_id, limit=limit - len(jobs))
         return Claimed(jobs, images)
 
@@ -252,13 +259,13 @@ class Dispatch:
             db, row.organization_id, row.image, dockerfile=row.dockerfile, context_hashes=row.context_hashes
         )
 
-    def _job(self, row: JobRow, sandbox: Sandbox, source: ImageSource | None) -> Job:
+    def _job(self, row: JobRow, spec: SandboxSpec) -> Job:
         return Job(
             id=row.id,
             kind=row.kind,
             lease=row.lease or "",
             lease_seconds=self._lease_seconds,
-            spec=self._spec(sandbox, source),
+            spec=spec,
             force=row.force,
             image=row.image,
             source_id=row.source_id,
@@ -266,7 +273,8 @@ class Dispatch:
             stay_stopped=row.stay_stopped,
         )
 
-    def _spec(self, row: Sandbox, source: ImageSource | None = None) -> SandboxSpec:
+    async def _spec(self, db: AsyncSession, row: Sandbox, source: ImageSource | None = None) -> SandboxSpec:
+        secrets = await self._secrets.grants(db, row.secrets)
         return SandboxSpec(
             sandbox_id=row.id,
             organization_id=row.organization_id,
@@ -282,6 +290,9 @@ class Dispatch:
             memory_gib=row.memory_gib,
             disk_gib=row.disk_gib,
             network_block_all=row.network_block_all,
+            network_allow_list=_listed(row.network_allow_list),
+            domain_allow_list=_listed(row.domain_allow_list),
+            secrets=secrets,
             entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
             source=source,
             owned_images=owned_images(row),
@@ -295,6 +306,10 @@ def _mount(entry: Mapping[str, str]) -> Mount:
     if key.startswith(SCHEME):
         return Mount(path, host_folder=key.removeprefix(SCHEME), subpath=subpath)
     return Mount(path, volume_id=key, subpath=subpath)
+
+
+def _listed(text: str | None) -> tuple[str, ...]:
+    return tuple(text.split(",")) if text else ()
 
 
 def _values_of(job: JobRow, row: Sandbox, result: JobResult, cause: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The queue of jobs in the database: written in the transaction of the caller, claimed and ended under a lease."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
@@ -15,11 +15,13 @@ ANY_RUNNER = "*"
 """Key of hints for jobs that any runner may take."""
 
 
-async def void_open_job(db: AsyncSession, sandbox_id: str, *, at: datetime, reason: str) -> None:
-    """Whoever holds a job of that sandbox learns at its next word that nobody wants it."""
+async def void_open_job(
+    db: AsyncSession, sandbox_id: str, *, at: datetime, reason: str, kinds: Collection[JobKind] = tuple(JobKind)
+) -> None:
+    """Whoever holds a job of that sandbox, of one of these kinds, learns at its next word that nobody wants it."""
     await db.execute(
         update(JobRow)
-        .where(JobRow.sandbox_id == sandbox_id, JobRow.state == JobState.OPEN)
+        .where(JobRow.sandbox_id == sandbox_id, JobRow.state == JobState.OPEN, JobRow.kind.in_(kinds))
         .values(state=JobState.VOID, finished_at=at, reason=reason)
     )
 

@@ -64,6 +64,7 @@ class JobKind(StrEnum):
     ARCHIVE = "archive"  # keep the files as `Job.image`, then remove the sandbox
     RESTORE = "restore"  # create it again from `Job.image`, start
     FORK = "fork"  # commit `Job.source_id` as the spec's image, create from it, start
+    NETWORK = "network"  # hold the spec's network rules and secrets from now on; the sandbox goes on as it was
     RECOVER = "recover"  # whatever is missing of image, sandbox and run is made again; `Job.stay_stopped` ends before
 
 
@@ -115,6 +116,18 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class SecretGrant:
+    """A secret that a sandbox may use. Its value never enters the sandbox."""
+
+    variable: str
+    """Holds the placeholder inside."""
+    placeholder: str
+    value: str = field(repr=False)
+    hosts: tuple[str, ...] = ()
+    """Where the value may be sent: names, or `*.` and one. None: anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
 class SandboxSpec:
     """Everything a runner needs to know of one sandbox; the same for each job of it."""
 
@@ -136,6 +149,11 @@ class SandboxSpec:
     memory_gib: int = 1
     disk_gib: int = 3
     network_block_all: bool = False
+    network_allow_list: tuple[str, ...] = ()
+    """IPv4 networks that may be reached; together with the domains all that may, unless both are empty."""
+    domain_allow_list: tuple[str, ...] = ()
+    """Names, or `*.` and one, whose addresses may be reached."""
+    secrets: tuple[SecretGrant, ...] = ()
     entrypoint: tuple[str, ...] | None = None
     """What to run instead of the image's own entrypoint."""
     source: ImageSource | None = None

@@ -72,8 +72,12 @@ class Runners:
         await self._at_work.wait()
 
     async def check(self, db: AsyncSession, runner_id: str | None, capability: str, refusal: str) -> None:
-        """Raise `Unprocessable` with that text and the reason where the runner said that it cannot do this."""
-        row = await db.get(Runner, runner_id) if runner_id else None
+        """Raise `Unprocessable` with that text and the reason where the runner said that it cannot do this.
+
+        Without a runner the one that was heard of last is asked: a new sandbox is made there.
+        """
+        newest = select(Runner).order_by(Runner.last_seen_at.desc()).limit(1)
+        row = await db.get(Runner, runner_id) if runner_id else await db.scalar(newest)
         told = row.capabilities.get(capability) if row else None
         if isinstance(told, dict) and told.get("enforcement") == REFUSED:
             raise Unprocessable(f"{refusal}: {told.get('detail', 'its runtime cannot do it')}")

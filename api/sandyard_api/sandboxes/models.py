@@ -13,6 +13,9 @@ INHERITED = (
     *("entrypoint", "user", "env", "labels", "public"),
     *(
         "network_block_all",
+        "network_allow_list",
+        "domain_allow_list",
+        "secrets",
         "volumes",
         "cpu",
         "gpu",
@@ -76,6 +79,11 @@ class Sandbox(Base):
     network_block_all: Mapped[bool]
     volumes: Mapped[list[dict[str, str]]]
     """What it mounts, each `{volumeId, mountPath, subpath?}`; the id is `host:/path` for a folder of the host."""
+    network_allow_list: Mapped[str | None]
+    """IPv4 networks, separated by commas; `None` is no list."""
+    domain_allow_list: Mapped[str | None]
+    secrets: Mapped[dict[str, str]] = mapped_column(default=dict)
+    """Names of variables to the ids of secrets, which may be gone by now."""
     cpu: Mapped[int]
     gpu: Mapped[int]
     memory_gib: Mapped[int]

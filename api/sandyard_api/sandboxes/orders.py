@@ -16,6 +16,8 @@ def order_of(row: Sandbox, asked: Request) -> Order | None:
             return Order(JobKind.RESUME)
         case Request.START if row.desired is Desired.ARCHIVED:
             return Order(JobKind.RESTORE, image=archive_image(row.id))
+        case Request.NETWORK if row.observed not in (Observed.STARTED, Observed.PAUSED):
+            return None
         case Request.ARCHIVE:
             return Order(JobKind.ARCHIVE, image=archive_image(row.id))
         case Request.RECOVER | Request.RECOVER_STOPPED:

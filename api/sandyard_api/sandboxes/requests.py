@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
+from sandyard_api.sandboxes.network_requests import NetworkWish
+from sandyard_api.secrets.requests import read_mounts as read_secrets
 from sandyard_api.snapshots.images import BuildRequest, check_dockerfile, read_build
 from sandyard_api.validation import Fields
 from sandyard_api.volumes.requests import WantedMount, read_mounts
@@ -15,10 +17,7 @@ EXCLUSIVE = "At most one of autoStopInterval and autoPauseInterval may be non-ze
 EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
 
 NOT_YET = {
-    "secrets": "Secrets",
     "linkedSandbox": "Linked sandboxes",
-    "networkAllowList": "Network allow lists",
-    "domainAllowList": "Domain allow lists",
     "outboundProxyUrl": "Outbound proxies",
     "gpu": "GPUs",
     "gpuType": "GPUs",
@@ -40,8 +39,10 @@ class NewSandbox:
     env: dict[str, str]
     labels: dict[str, str]
     public: bool
-    network_block_all: bool
     mounts: tuple[WantedMount, ...]
+    network: NetworkWish
+    secrets: dict[str, str]
+    """Names of variables to names of secrets."""
     cpu: int
     memory_gib: int
     disk_gib: int
@@ -59,12 +60,13 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     name, snapshot = fields.name("name"), fields.string("snapshot")
     target, user = fields.string("target"), fields.string("user")
     env, labels = fields.strings("env"), fields.strings("labels")
-    public, block_all = fields.boolean("public"), fields.boolean("networkBlockAll")
+    public, secrets = fields.boolean("public"), read_secrets(fields)
     stop, archive = fields.integer("autoStopInterval"), fields.integer("autoArchiveInterval")
     pause = fields.integer("autoPauseInterval")
     delete, ttl = fields.integer("autoDeleteInterval"), fields.integer("ttlMinutes", minimum=0)
     mounts, build = read_mounts(fields), read_build(fields)
     fields.check()
+    network = NetworkWish.read(fields)
     _check_source(snapshot, build, resources)
     _check_target(target, region)
     check_interval("Auto-stop", stop)
@@ -80,8 +82,9 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         env=env,
         labels=labels,
         public=public,
-        network_block_all=block_all,
         mounts=mounts,
+        network=network,
+        secrets=secrets,
         cpu=resources["cpu"] or 1,
         memory_gib=resources["memory"] or 1,
         disk_gib=resources["disk"] or 3,

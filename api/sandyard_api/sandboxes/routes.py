@@ -13,7 +13,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.queries import Query
-from sandyard_api.sandboxes import lifecycle_routes
+from sandyard_api.sandboxes import lifecycle_routes, network_routes
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.presenting import Full, Presenter
@@ -300,6 +300,7 @@ ROUTER = Router(
         start,
         stop,
         *lifecycle_routes.HANDLERS,
+        *network_routes.HANDLERS,
         replace_labels,
         set_public,
         set_auto_stop,

@@ -48,6 +48,8 @@ class SandboxListItem(msgspec.Struct, rename="camel", kw_only=True):
     recoverable: bool
     public: bool
     network_block_all: bool
+    network_allow_list: str | UnsetType = UNSET
+    domain_allow_list: str | UnsetType = UNSET
     cpu: int
     gpu: int
     memory: int
@@ -126,6 +128,8 @@ def list_item(row: Sandbox, toolbox_url: str) -> SandboxListItem:
         recoverable=row.recoverable,
         public=row.public,
         network_block_all=row.network_block_all,
+        network_allow_list=row.network_allow_list or UNSET,
+        domain_allow_list=row.domain_allow_list or UNSET,
         cpu=row.cpu,
         gpu=row.gpu,
         memory=row.memory_gib,

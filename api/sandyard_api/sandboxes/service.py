@@ -21,11 +21,13 @@ from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import fork_image
 from sandyard_api.sandboxes.models import INHERITED, BuildLogChunk, Sandbox, StateChange
 from sandyard_api.sandboxes.moves import Move, not_found
+from sandyard_api.sandboxes.network_requests import NETWORK_NEEDS
 from sandyard_api.sandboxes.orders import order_of
 from sandyard_api.sandboxes.requests import EPHEMERAL_PAUSE, EXCLUSIVE, NewSandbox
+from sandyard_api.sandboxes.rows import new_row
 from sandyard_api.sandboxes.states import REQUESTS, SHOWN, Desired, Observed, Request, Shown
 from sandyard_api.sealing.service import Seal, fingerprint
-from sandyard_api.snapshots.models import Snapshot
+from sandyard_api.secrets.service import Secrets
 from sandyard_api.snapshots.service import Snapshots
 from sandyard_api.storage.service import Contexts
 from sandyard_api.volumes.service import Use, Volumes
@@ -67,6 +69,7 @@ class Sandboxes:
         snapshots: Snapshots,
         contexts: Contexts,
         volumes: Volumes,
+        secrets: Secrets,
         region: str,
         wait_seconds: float,
     ) -> None:
@@ -81,6 +84,7 @@ class Sandboxes:
         self._snapshots = snapshots
         self._contexts = contexts
         self._volumes = volumes
+        self._secrets = secrets
         self._region = region
         self._wait_seconds = wait_seconds
 
@@ -225,6 +229,10 @@ class Sandboxes:
                 db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
             )
             return [move, *([gone] if gone else [])]
+        # What only changes the network may still be open when the next request comes, whose work includes it.
+        await void_open_job(
+            db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile", kinds=(JobKind.NETWORK,)
+        )
         self._order(db, row, order, now)
         return [move]
 
@@ -322,7 +330,14 @@ class Sandboxes:
     ) -> tuple[Sandbox, Use]:
         """Write its row and the job that makes it; `warm_pool_id`: the pool it is to wait in. Raises `BadRequest`."""
         snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
-        row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
+        mounts = await self._secrets.resolve(db, organization_id, wanted.secrets)
+        row = new_row(wanted, snapshot, organization_id=organization_id, sandbox_id=sandbox_id, at=self._clock.now())
+        row.region, row.secrets = self._region, mounts
+        for column, value in self._fresh_tokens().items():
+            setattr(row, column, value)
+        for column, (capability, words) in NETWORK_NEEDS.items():
+            if getattr(row, column):
+                await self._runners.check(db, None, capability, f"{words} is not supported for this sandbox")
         row.warm_pool_id, now = warm_pool_id, row.created_at
         await self._quotas.check(db, row)
         if wanted.mounts:
@@ -337,44 +352,6 @@ class Sandboxes:
             # Clients wait for at least one line.
             db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
         return row, use
-
-    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox, snapshot: Snapshot | None) -> Sandbox:
-        now = self._clock.now()
-        ttl, build = wanted.ttl_minutes, wanted.build
-        return Sandbox(
-            id=sandbox_id,
-            organization_id=organization_id,
-            name=wanted.name or sandbox_id,
-            region=self._region,
-            snapshot=snapshot.name if snapshot else None,
-            snapshot_id=snapshot.id if snapshot else None,
-            image=snapshot.image if snapshot else build.image(organization_id) if build else None,
-            dockerfile=build.dockerfile if build else None,
-            context_hashes=list(build.context_hashes) if build else [],
-            entrypoint=snapshot.entrypoint if snapshot else None,
-            user=wanted.user,
-            env=wanted.env,
-            labels=wanted.labels,
-            public=wanted.public,
-            network_block_all=wanted.network_block_all,
-            cpu=(snapshot or wanted).cpu,
-            gpu=0,
-            memory_gib=(snapshot or wanted).memory_gib,
-            disk_gib=(snapshot or wanted).disk_gib,
-            observed=Observed.PENDING_BUILD if build is not None else Observed.PENDING,
-            desired=Desired.STARTED,
-            progressed_at=now,
-            recoverable=False,
-            auto_stop_minutes=wanted.auto_stop_minutes,
-            auto_pause_minutes=wanted.auto_pause_minutes,
-            auto_archive_minutes=wanted.auto_archive_minutes,
-            auto_delete_minutes=wanted.auto_delete_minutes,
-            auto_destroy_at=now + timedelta(minutes=ttl) if ttl else None,
-            created_at=now,
-            updated_at=now,
-            last_activity_at=now,
-            **self._fresh_tokens(),
-        )
 
     def _fresh_tokens(self) -> dict[str, Any]:
         token = self._ids.token()

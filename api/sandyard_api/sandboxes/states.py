@@ -84,6 +84,7 @@ class Request(StrEnum):
     ARCHIVE = "archive"
     RECOVER = "recover"
     RECOVER_STOPPED = "recover stopped"  # recover, without a start
+    NETWORK = "network"  # other rules for its way out
     DESTROY = "destroy"
 
 
@@ -137,6 +138,8 @@ REQUESTS: Mapping[tuple[Observed, Desired, Request], Pair] = {
     (*_STOPPED, Request.SNAPSHOT): (Observed.SNAPSHOTTING, Desired.STOPPED),
     # The fork moves, not the one it is taken from.
     (*_STARTED, Request.FORK): _STARTED,
+    # Rules are held by the runner, at once or from the next start; the sandbox does not move.
+    **{(seen, want, Request.NETWORK): (seen, want) for seen, want in RESTING.items()},
     **{(Observed.ERROR, here, Request.RECOVER): (Observed.STARTING, Desired.STARTED) for here in _LIVING},
     **{(Observed.ERROR, here, Request.RECOVER_STOPPED): (Observed.STOPPING, Desired.STOPPED) for here in _LIVING},
     # Whatever lives may be deleted at any moment; a job that runs for it becomes void.
@@ -160,6 +163,7 @@ _UNMET: Mapping[Request, Refusal] = {
     Request.STOP: Refusal.NOT_STOPPABLE,
     Request.PAUSE: Refusal.NOT_STARTED,
     Request.FORK: Refusal.NOT_STARTED,
+    Request.NETWORK: Refusal.NOT_STARTABLE,
     Request.RESIZE: Refusal.NOT_AT_REST,
     Request.SNAPSHOT: Refusal.NOT_AT_REST,
     Request.ARCHIVE: Refusal.NOT_STOPPED,
@@ -174,7 +178,7 @@ def refusal(observed: Observed, desired: Desired, request: Request) -> Refusal:
     """Why `REQUESTS` has no line for this."""
     if desired is Desired.DESTROYED or observed in (Observed.DESTROYING, Observed.DESTROYED):
         return Refusal.GONE
-    if observed in _FAILED and request in (Request.START, Request.STOP):
+    if observed in _FAILED and request in (Request.START, Request.STOP, Request.NETWORK):
         return Refusal.ERRORED
     if observed in _FAILED or RESTING.get(observed) is desired:
         return _UNMET[request]

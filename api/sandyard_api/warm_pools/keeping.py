@@ -21,6 +21,7 @@ from sandyard_api.jobs.wire import JobKind
 from sandyard_api.sandboxes.announcing import WARM, Announcer
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
+from sandyard_api.sandboxes.network_requests import NetworkWish
 from sandyard_api.sandboxes.requests import AUTO_DELETE_OFF, NewSandbox
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import SHOWN, Desired, Request, Shown
@@ -253,7 +254,8 @@ def _warm(pool: WarmPool) -> NewSandbox:
         env={},
         labels={},
         public=False,
-        network_block_all=False,
+        network=NetworkWish(None, None, None),
+        secrets={},
         cpu=pool.cpu,
         memory_gib=pool.memory_gib,
         disk_gib=pool.disk_gib,

@@ -3,7 +3,7 @@
 Its conformance suite is `tests/conformance/test_runtime.py`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -180,4 +180,16 @@ class CanResize(Protocol):
 
         Raises `NotPresent`, `Unsupported` for a limit this runtime does not hold, `RuntimeFailure` for one that cannot
         be had now, such as less memory than is in use; the limits are as they were then.
+        """
+
+
+@runtime_checkable
+class CanRestrict(Protocol):
+    """Holds rules for the way out of sandboxes (`sandyard_runner.egress`)."""
+
+    async def hold_network(self, spec: SandboxSpec) -> Mapping[str, str]:
+        """Hold the spec's rules and secrets for a sandbox that runs, from now on; the same again is quick.
+
+        Gives the variables by which its clients find our proxy; none where it needs none. `Runtime.start` holds the
+        rules before it returns. Raises `NotPresent`, `Unsupported`, `RuntimeFailure`; the rules before hold then.
         """

@@ -7,7 +7,9 @@ from sandyard_runner.wire import Capability, Enforcement
 _KEPT = "files as an image, by commit; neither processes nor memory"
 
 
-def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> Sequence[Capability]:
+def capabilities(
+    *, rules_problem: str = "", is_on_host: bool = True, oci_runtime: str | None = None
+) -> Sequence[Capability]:
     """One row per promise. `rules_problem` says why the network rules do not hold; empty when they do."""
     through = f"containers of the OCI runtime {oci_runtime}" if oci_runtime else "containers"
     return (
@@ -27,6 +29,7 @@ def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> 
         Capability(
             "volumes", Enforcement.ENFORCED, "folders of this machine, mounted; not in forks, snapshots and archives"
         ),
+        *_lists(rules_problem, is_on_host),
         Capability("pause", Enforcement.ENFORCED, "the container's cgroup is frozen; memory and connections stay"),
         Capability("resize", Enforcement.ENFORCED, "CPU and memory of running and stopped ones; disk as above"),
         *(Capability(name, Enforcement.ENFORCED, _KEPT) for name in ("fork", "snapshot", "archive")),
@@ -45,3 +48,18 @@ def _network(problem: str) -> Capability:
         Enforcement.ENFORCED,
         "the internet, but neither other sandboxes, this machine's addresses, link-local nor metadata addresses",
     )
+
+
+def _lists(problem: str, is_on_host: bool) -> Sequence[Capability]:
+    names = ("network_allow_list", "domain_allow_list", "secrets")
+    if problem:
+        return [Capability(name, Enforcement.REFUSED, problem) for name in names]
+    rows = [Capability(names[0], Enforcement.ENFORCED, "IPv4, on the bridge of the engine's machine")]
+    if not is_on_host:
+        why = "needs the runner on the engine's own machine; this one runs in a container"
+        return [*rows, *(Capability(name, Enforcement.REFUSED, why) for name in names[1:])]
+    rows.append(Capability(names[1], Enforcement.ENFORCED, "by a name server of ours; IPv4"))
+    return [*rows, Capability(names[2], Enforcement.ENFORCED, SECRETS)]
+
+
+SECRETS = "HTTP and HTTPS/1.1 of clients that use the proxy and certificate variables; the value never enters"

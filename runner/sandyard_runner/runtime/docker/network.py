@@ -1,6 +1,5 @@
 """The sandbox network: a bridge of our own whose members cannot talk to each other, and the rules on its way out."""
 
-import asyncio
 import os
 import shutil
 from collections.abc import Sequence
@@ -8,39 +7,47 @@ from typing import Any
 
 import structlog
 
+from sandyard_runner.egress.closed import METADATA
+from sandyard_runner.egress.nft import run_nft
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
+from sandyard_runner.runtime.docker.held import PROXY_PORT, Held, Ports
 from sandyard_runner.runtime.docker.helper import run_helper
 from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, DockerOptions
 
 log = structlog.get_logger(__name__)
 
-NFT_SECONDS = 10.0
-METADATA = ("100.100.100.200", "168.63.129.16", "192.0.0.192")
-"""Metadata services outside the link-local range: Alibaba, Azure, Oracle."""
 
-
-def rules(options: DockerOptions) -> str:
+def rules(options: DockerOptions, held: Sequence[Held] = (), ports: Ports | None = None) -> str:
     """The nftables script that replaces our table. Applying it twice is applying it once.
 
     Drops what sandboxes send to any address of the machine itself, to ports that other containers publish on it, and to
-    link-local and metadata addresses; name servers among the latter stay reachable.
+    link-local and metadata addresses; name servers among the latter stay reachable. What one of `held` may not reach is
+    dropped before; queries for names and for our proxy are led to `ports` of this machine.
     """
     table, bridge = f"inet {table_name(options)}", options.bridge
     return f"""
 table {table} {{}}
 delete table {table}
 table {table} {{
+{"".join(_of_sandbox(each) for each in held if each.policy.is_listed)}
+  chain prerouting {{
+    type nat hook prerouting priority -110; policy accept;
+    iifname != "{bridge}" accept
+{_redirects(held, ports)}
+  }}
   chain input {{
     type filter hook input priority -10; policy accept;
     iifname != "{bridge}" accept
     ct state established,related accept
+{_services(held, ports)}
     drop
   }}
   chain forward {{
     type filter hook forward priority -10; policy accept;
     iifname != "{bridge}" accept
+{_jumps(held)}
     ct status dnat drop
     ip daddr 169.254.0.0/16 udp dport 53 accept
     ip daddr 169.254.0.0/16 tcp dport 53 accept
@@ -49,6 +56,47 @@ table {table} {{
   }}
 }}
 """
+
+
+def _of_sandbox(held: Held) -> str:
+    """What one with lists may reach. Connections outlive the time to live of the name that led there."""
+    elements = ", ".join(f"{address} timeout {seconds}s" for address, seconds in held.names_left())
+    names = f"elements = {{ {elements} }};" if elements else ""
+    networks = f"ip daddr {{ {', '.join(held.policy.networks)} }} return" if held.policy.networks else ""
+    return f"""
+  set {held.names_set} {{ type ipv4_addr; flags timeout; {names} }}
+  chain {held.chain} {{
+    ct mark {held.mark} ct state established,related return
+    ip daddr @{held.names_set} ct mark set {held.mark} return
+    {networks}
+    drop
+  }}
+"""
+
+
+def _jumps(held: Sequence[Held]) -> str:
+    return "\n".join(f"    ip saddr {each.address} jump {each.chain}" for each in held if each.policy.is_listed)
+
+
+def _redirects(held: Sequence[Held], ports: Ports | None) -> str:
+    lines: list[str] = []
+    if ports is None:
+        return ""
+    for each in held:
+        if each.policy.domains:
+            lines.append(f"    ip saddr {each.address} udp dport 53 redirect to :{ports.names}")
+            lines.append(f"    ip saddr {each.address} tcp dport 53 redirect to :{ports.name_streams}")
+        if each.policy.secrets:
+            lines.append(f"    ip saddr {each.address} tcp dport {PROXY_PORT} redirect to :{ports.proxy}")
+    return "\n".join(lines)
+
+
+def _services(held: Sequence[Held], ports: Ports | None) -> str:
+    served = ", ".join(each.address for each in held if each.policy.needs_services)
+    if not ports or not served:
+        return ""
+    return f"""    ip saddr {{ {served} }} udp dport {ports.names} accept
+    ip saddr {{ {served} }} tcp dport {{ {ports.name_streams}, {ports.proxy} }} accept"""
 
 
 def table_name(options: DockerOptions) -> str:
@@ -98,6 +146,11 @@ class Rules:
     def __init__(
         self, engine: Engine, options: DockerOptions, *, helper_images: Sequence[str], is_on_host: bool
     ) -> None:
+        self.is_on_host = is_on_host
+        self.held: dict[str, Held] = {}
+        """Sandboxes with rules of their own, by id."""
+        self.ports: Ports | None = None
+        """Where our name server and proxy listen, once they do."""
         self._engine = engine
         self._options = options
         self._helper_images = helper_images
@@ -108,12 +161,26 @@ class Rules:
     async def apply(self) -> bool:
         """Put them in place. What hinders it is not raised but kept in `problem`: sandboxes run, and users are told."""
         try:
-            await self._nft(rules(self._options))
+            await self._nft(rules(self._options, list(self.held.values()), self.ports))
         except RuntimeFailure as failure:
             self.problem = failure.message
             return False
         self.problem = ""
         return True
+
+    async def admit(self, sandbox_id: str, found: Sequence[tuple[str, int]]) -> None:
+        """Open the way to addresses for so many seconds each. Raises `RuntimeFailure`."""
+        held = self.held.get(sandbox_id)
+        if held is None or not held.policy.is_listed:
+            return
+        held.note_names(found)
+        place = f"element inet {table_name(self._options)} {held.names_set}"
+        lines = []
+        for address, seconds in found:
+            # Adding what is there changes nothing, not even its time.
+            lines += [f"add {place} {{ {address} }}", f"delete {place} {{ {address} }}"]
+            lines.append(f"add {place} {{ {address} timeout {seconds}s }}")
+        await self._nft("\n".join(lines) + "\n")
 
     async def remove(self) -> None:
         """Take them away again. Raises `RuntimeFailure`."""
@@ -123,7 +190,7 @@ class Rules:
 
     async def _nft(self, script: str) -> None:
         if self._direct:
-            await _run_nft(script)
+            await run_nft(script)
         else:
             await self._run_helper(script)
 
@@ -141,22 +208,3 @@ class Rules:
         raise RuntimeFailure(
             "network rules need root with `nft`, or our own image on the engine, and there is neither yet"
         )
-
-
-async def _run_nft(script: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        "nft",
-        "-f",
-        "-",
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        _, said = await asyncio.wait_for(process.communicate(script.encode()), NFT_SECONDS)
-    except TimeoutError as error:
-        process.kill()
-        await process.wait()
-        raise RuntimeFailure("cannot set the network rules: nft does not end") from error
-    if process.returncode:
-        raise RuntimeFailure(f"cannot set the network rules: {said.decode(errors='replace').strip()}")

@@ -14,6 +14,7 @@ from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker import door
 from sandyard_runner.runtime.docker.departure import Departure, Dependents, watch_dependents
+from sandyard_runner.runtime.docker.egress import Egress
 from sandyard_runner.runtime.docker.engine import Api, Engine, open_client, open_engine
 from sandyard_runner.runtime.docker.events import EventReader
 from sandyard_runner.runtime.docker.failures import Missing
@@ -47,10 +48,12 @@ async def open_docker_runtime(options: DockerOptions) -> AsyncIterator[DockerRun
             asyncio.to_thread(_prepare_files, options),
             engine.call("ask for its version", lambda api: api.version()),
             ensure_network(engine, options),
-            rules.apply(),
         )
+        egress = Egress(engine, options, rules)
+        stack.push_async_callback(egress.close)
+        await egress.open()
         images = Images(engine, options, arch=version["Arch"])
-        runtime = DockerRuntime(engine, options, bundle=bundle, images=images, rules=rules, own=own)
+        runtime = DockerRuntime(engine, options, bundle=bundle, images=images, rules=rules, egress=egress, own=own)
         reader = EventReader(
             runtime.take_event,
             actions=["die", "destroy"],

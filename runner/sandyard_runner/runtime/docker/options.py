@@ -35,6 +35,8 @@ class DockerOptions:
     """Image of the default snapshot; `None` builds our own from the package."""
     debian_mirror: str | None = None
     """For building our own image where Debian's servers are not reachable directly."""
+    name_servers: tuple[str, ...] = ()
+    """For sandboxes with domain lists or secrets, `address` or `address:port`; none: this machine's."""
     oci_runtime: str | None = None
     """Another OCI runtime the engine knows, such as `runsc`; `None` is the engine's default."""
     build_memory_bytes: int = 4 << 30

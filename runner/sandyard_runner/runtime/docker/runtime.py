@@ -14,6 +14,7 @@ from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
 from sandyard_runner.door_http import Door
 from sandyard_runner.doors import door_path, is_well, wait_until_daemon_answers
+from sandyard_runner.egress.policy import Policy
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure
 from sandyard_runner.runtime.contract import (
     Build,
@@ -27,6 +28,7 @@ from sandyard_runner.runtime.docker import door
 from sandyard_runner.runtime.docker.capabilities import capabilities
 from sandyard_runner.runtime.docker.container import HostPaths, configuration, exit_reason, read_present
 from sandyard_runner.runtime.docker.disk import DiskWatch
+from sandyard_runner.runtime.docker.egress import Egress
 from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.images import Images
@@ -58,6 +60,7 @@ class DockerRuntime(Keeping, Mounting):
         bundle: Bundle,
         images: Images,
         rules: Rules,
+        egress: Egress,
         own: OwnContainer | None,
     ) -> None:
         self._engine = engine
@@ -65,6 +68,7 @@ class DockerRuntime(Keeping, Mounting):
         self._bundle = bundle
         self._images = images
         self._rules = rules
+        self._egress = egress
         self._own = own
         self._volumes = Volumes(options.volumes_dir, options.host_folders)
         self._ours: set[str] = set()
@@ -77,7 +81,11 @@ class DockerRuntime(Keeping, Mounting):
 
     def capabilities(self) -> Sequence[Capability]:
         """What is enforced and what is not."""
-        return capabilities(rules_problem=self._rules.problem, oci_runtime=self._options.oci_runtime)
+        return capabilities(
+            rules_problem=self._rules.problem,
+            is_on_host=self._rules.is_on_host,
+            oci_runtime=self._options.oci_runtime,
+        )
 
     async def ensure_image(
         self,
@@ -138,9 +146,23 @@ class DockerRuntime(Keeping, Mounting):
                 "start the container", lambda api: api.start(self._options.container(spec.sandbox_id))
             )
             await self._await_daemon(spec, died, places)
+            await self._hold_or_stop(spec)
         finally:
             del self._died[spec.sandbox_id]
         self._ours.discard(spec.sandbox_id)
+
+    async def hold_network(self, spec: SandboxSpec) -> Mapping[str, str]:
+        """Hold the spec's rules and secrets from now on."""
+        return await self._egress.hold(spec.sandbox_id, Policy.of(spec))
+
+    async def _hold_or_stop(self, spec: SandboxSpec) -> None:
+        """The address is new at every start. No user code has run: without its rules it does not begin."""
+        try:
+            await self._egress.forget(spec.sandbox_id)
+            await self.hold_network(spec)
+        except RuntimeFailure:
+            await self.stop(spec.sandbox_id, force=True)
+            raise
 
     async def _await_daemon(self, spec: SandboxSpec, died: asyncio.Event, places: Sequence[Place]) -> None:
         """Return when the daemon answers and sees these folders. Raises `RuntimeFailure`, the container ended."""
@@ -179,6 +201,7 @@ class DockerRuntime(Keeping, Mounting):
             await self._engine.call("stop the container", lambda api: api.stop(name, timeout=grace))
         except Missing:
             log.debug("already_removed", sandbox_id=sandbox_id)
+        await self._egress.forget(sandbox_id)
 
     async def remove(self, sandbox_id: str) -> None:
         """End it and remove everything of it. One that is not there is success."""
@@ -190,6 +213,7 @@ class DockerRuntime(Keeping, Mounting):
             log.debug("already_removed", sandbox_id=sandbox_id)
         except Conflict:
             await self._engine.call("await its removal", lambda api: _await_removal(api, name))
+        await self._egress.forget(sandbox_id)
         await asyncio.to_thread(door.discard, self._door_directory(sandbox_id))
 
     async def present(self) -> Sequence[Present]:
@@ -259,6 +283,7 @@ class DockerRuntime(Keeping, Mounting):
         for task in list(self._telling):
             task.cancel()
         await asyncio.gather(*self._telling, return_exceptions=True)
+        await self._egress.close()
 
     def _door_directory(self, sandbox_id: str) -> Path:
         return self._options.doors_dir / sandbox_id

@@ -1,6 +1,8 @@
 """What the local runtime enforces, as the table that users see."""
 
 import os
+import shutil
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
 from sandyard_runner.runtime.local.network import Uplink
@@ -23,6 +25,7 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         _network(options, is_isolated, uplink),
         _internet(options, is_isolated, uplink),
         _block_all(is_isolated),
+        *_lists(is_isolated, options),
         _user(is_isolated),
         _volumes(is_isolated),
     ]
@@ -89,6 +92,21 @@ def _internet(options: LocalOptions, is_isolated: bool, uplink: Uplink | None) -
         return Capability("internet", Enforcement.REFUSED, "loopback only, as was asked for")
     detail = "sandboxes have loopback only: install slirp4netns or passt, or give them the host's with --network host"
     return Capability("internet", Enforcement.IGNORED, detail)
+
+
+def _lists(is_isolated: bool, options: LocalOptions) -> Sequence[Capability]:
+    names = ("network_allow_list", "domain_allow_list", "secrets")
+    if not is_isolated or options.network is Network.HOST:
+        why = "sandboxes have no network of their own"
+        return [Capability(name, Enforcement.REFUSED, why) for name in names]
+    if shutil.which("nft") is None:
+        lists = [Capability(name, Enforcement.REFUSED, "needs nft, which is not installed") for name in names[:2]]
+    else:
+        whom = "also for root inside" if os.geteuid() == 0 else "refused for a sandbox of root, who could change it"
+        detail = f"IPv4, in the sandbox's network namespace from outside; {whom}"
+        lists = [Capability(name, Enforcement.ENFORCED, detail) for name in names[:2]]
+    detail = "HTTP and HTTPS/1.1 of clients that use the proxy and certificate variables; the value never enters"
+    return [*lists, Capability(names[2], Enforcement.ENFORCED, detail)]
 
 
 def _block_all(is_isolated: bool) -> Capability:

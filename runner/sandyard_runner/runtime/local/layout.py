@@ -10,6 +10,7 @@ from pathlib import Path
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
 from sandyard_runner.doors import remove_door
+from sandyard_runner.egress.closed import unreachable_networks
 from sandyard_runner.errors import RuntimeFailure, Unsupported
 from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.kept_images import KeptImages
@@ -126,7 +127,7 @@ class Layout:
         account = self.account(spec.user)
         tree = Tree(self.base(spec.sandbox_id))
         has_own_network = self.options.network is not Network.HOST or spec.network_block_all
-        uplink = None if spec.network_block_all else self.uplink
+        uplink = self.uplink
         resolver = network.resolver_configuration(uplink) if has_own_network else network.host_resolver_configuration()
         tree.write_names(spec.sandbox_id, resolver)
         return Launch(
@@ -142,7 +143,7 @@ class Layout:
             mounts=tree.mounts(door=door, bundle=self.bundle.path),
             folders=self.volumes.places(spec.mounts),
             own_network=has_own_network,
-            unreachable=network.unreachable_networks() if uplink else (),
+            unreachable=unreachable_networks() if uplink else (),
         )
 
     def last_words(self, sandbox_id: str) -> str:

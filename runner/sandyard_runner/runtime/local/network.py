@@ -1,25 +1,22 @@
-"""The way out of a local sandbox's own network: pasta or slirp4netns, whichever is installed, and what stays closed."""
+"""The way out of a local sandbox's own network: slirp4netns or pasta, whichever is installed, or a veth pair."""
 
 import asyncio
-import contextlib
 import os
 import shutil
-import socket
-import struct
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandyard_runner.egress.closed import routes
 from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.runtime.local import veth
 
 READY_TIMEOUT_SECONDS = 5.0
 ROUTE_RECHECK_SECONDS = 0.01
 DNS_FORWARDER = "10.0.2.3"
 """The helper's own resolver as the sandbox sees it; slirp4netns has it there by default."""
-LINK_LOCAL = "169.254.0.0/16"
-"""Link-local addresses, among them every cloud's metadata service."""
-CONTAINER_BRIDGES = ("docker", "br-", "podman", "cni", "virbr", "lxcbr")
+VETH = "veth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +42,10 @@ class Uplink:
 def find_uplinks() -> list[Uplink]:
     """The helpers this machine has, best first; with none, sandboxes have loopback only."""
     found = ((name, shutil.which(name)) for name in ("slirp4netns", "pasta"))
-    return [Uplink(name, program) for name, program in found if program is not None]
-
-
-def unreachable_networks() -> list[str]:
-    """What a sandbox must not reach through its uplink: the host's own addresses, container networks, link-local."""
-    found = {LINK_LOCAL, *_own_addresses(), *_bridge_networks()}
-    return sorted(found)
+    uplinks = [Uplink(name, program) for name, program in found if program is not None]
+    if os.geteuid() == 0 and veth.can_be_used():
+        uplinks.append(Uplink(VETH, "ip"))
+    return uplinks
 
 
 async def connect_uplink(uplink: Uplink, pid: int, *, die_with_parent: bool) -> subprocess.Popen[bytes]:
@@ -90,6 +84,9 @@ def resolver_configuration(uplink: Uplink | None) -> str:
     """The text of `/etc/resolv.conf` inside."""
     if uplink is None:
         return "# this sandbox has no way out of its network\n"
+    if uplink.name == VETH:
+        # Nobody forwards queries; the machine's own loopback resolver cannot be reached from there.
+        return "\n".join(line for line in _host_resolver() if not line.startswith("nameserver 127.")) + "\n"
     search = [line for line in _host_resolver() if line.startswith(("search ", "options "))]
     return "\n".join([f"nameserver {DNS_FORWARDER}", *search]) + "\n"
 
@@ -110,7 +107,7 @@ async def _has_default_route(pid: int, helper: subprocess.Popen[bytes]) -> bool:
     """Whether the namespaces of `pid` get a default route. Looked up repeatedly: pasta tells nobody it is ready."""
     async with asyncio.timeout(READY_TIMEOUT_SECONDS):
         while helper.poll() is None:
-            if any(line.split()[1] == "00000000" for line in _routes(f"/proc/{pid}/net/route")):
+            if any(line.split()[1] == "00000000" for line in routes(f"/proc/{pid}/net/route")):
                 return True
             await asyncio.sleep(ROUTE_RECHECK_SECONDS)
     return False
@@ -125,33 +122,3 @@ async def _readable(descriptor: int, timeout_seconds: float) -> None:
             await ready.wait()
     finally:
         loop.remove_reader(descriptor)
-
-
-def _own_addresses() -> set[str]:
-    """Every IPv4 address of this machine but loopback, from the kernel's routing trie."""
-    found: set[str] = set()
-    address = ""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/net/fib_trie").read_text().splitlines():
-            if "|--" in line:
-                address = line.split("|--")[1].strip()
-            elif "/32 host LOCAL" in line and not address.startswith("127."):
-                found.add(f"{address}/32")
-    return found
-
-
-def _bridge_networks() -> set[str]:
-    found: set[str] = set()
-    for line in _routes("/proc/net/route"):
-        fields = line.split()
-        if fields[0].startswith(CONTAINER_BRIDGES) and fields[1] != "00000000":
-            address = socket.inet_ntoa(struct.pack("<I", int(fields[1], 16)))
-            found.add(f"{address}/{int(fields[7], 16).bit_count()}")
-    return found
-
-
-def _routes(path: str) -> Sequence[str]:
-    try:
-        return Path(path).read_text().splitlines()[1:]
-    except OSError:
-        return []

@@ -31,6 +31,8 @@ class LocalOptions:
     doors_dir: Path
     isolation: Isolation = Isolation.NAMESPACES
     network: Network = Network.AUTO
+    name_servers: tuple[str, ...] = ()
+    """For sandboxes with domain lists or secrets, `address` or `address:port`; none: this machine's."""
     keep_running: bool = False
     """Sandboxes outlive this process and are adopted by the next; otherwise the kernel ends them with it."""
     start_timeout_seconds: float = 20.0

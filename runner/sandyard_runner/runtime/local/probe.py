@@ -13,11 +13,12 @@ from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.launch import REFUSED_HINT, Launched, launch_namespaces
 from sandyard_runner.runtime.local.layout import SPEC_FILE, Layout
 from sandyard_runner.runtime.local.options import Network
+from sandyard_runner.runtime.local.veth import Veth
 
 log = structlog.get_logger(__name__)
 
 
-async def probe(layout: Layout) -> None:
+async def probe(layout: Layout, veth: Veth) -> None:
     """Start and end a trial sandbox, and set `layout.uplink` to the way out that works.
 
     Raises `RuntimeFailure` with a text that names `--isolation none` where namespaces are refused.
@@ -33,7 +34,7 @@ async def probe(layout: Layout) -> None:
         launched = await launch_namespaces(layout.isolated(spec, door, (), ("/bin/sleep", "60")))
         try:
             if layout.options.network is Network.AUTO:
-                layout.uplink = await _find_uplink(launched)
+                layout.uplink = await _find_uplink(trial, launched, veth)
         finally:
             launched.child.kill()
             launched.first.signal(signal.SIGKILL)
@@ -47,9 +48,13 @@ async def probe(layout: Layout) -> None:
         await asyncio.to_thread(layout.delete, trial)
 
 
-async def _find_uplink(launched: Launched) -> network.Uplink | None:
+async def _find_uplink(trial: str, launched: Launched, veth: Veth) -> network.Uplink | None:
     for uplink in network.find_uplinks():
         try:
+            if uplink.name == network.VETH:
+                await veth.connect(trial, launched.first.pid)
+                await veth.disconnect(trial)
+                return uplink
             helper = await network.connect_uplink(uplink, launched.first.pid, die_with_parent=True)
         except RuntimeFailure as error:
             log.info("uplink_unusable", uplink=uplink.name, reason=error.message)

@@ -26,16 +26,18 @@ from sandyard_runner.runtime.contract import (
     ProgressReport,
     RuntimeEvent,
 )
-from sandyard_runner.runtime.local import network
 from sandyard_runner.runtime.local.capabilities import capability_table
 from sandyard_runner.runtime.local.cgroups import Group, Limits, find_limits
+from sandyard_runner.runtime.local.egress import LocalEgress
 from sandyard_runner.runtime.local.keeping import Keeping
 from sandyard_runner.runtime.local.launch import Launched, launch_namespaces, launch_plain
 from sandyard_runner.runtime.local.layout import Layout
 from sandyard_runner.runtime.local.options import LocalOptions
 from sandyard_runner.runtime.local.probe import probe
-from sandyard_runner.runtime.local.process import ProcessId, Run, Running, Watch, kill_marked
+from sandyard_runner.runtime.local.process import Run, Running, Watch, kill_marked
 from sandyard_runner.runtime.local.tree import hidden_paths
+from sandyard_runner.runtime.local.veth import Veth
+from sandyard_runner.runtime.local.wayout import WayOut
 from sandyard_runner.wire import Capability
 
 KILL_TIMEOUT_SECONDS = 10.0
@@ -44,7 +46,7 @@ MEBIBYTE = 1 << 20
 log = structlog.get_logger(__name__)
 
 
-class LocalRuntime(Keeping):
+class LocalRuntime(Keeping, WayOut):
     """See `open_local_runtime`."""
 
     name = "local"
@@ -56,6 +58,8 @@ class LocalRuntime(Keeping):
         self._running: dict[str, Running] = {}
         self._reasons: dict[str, tuple[int | None, str]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._egress = LocalEgress(self._options.data_dir, self._options.doors_dir, self._options.name_servers)
+        self._veth = Veth(self._options.data_dir)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
 
     def capabilities(self) -> Sequence[Capability]:
@@ -162,6 +166,9 @@ class LocalRuntime(Keeping):
                 running.reaper.cancel()
                 reapers.append(running.reaper)
         await asyncio.gather(*reapers, return_exceptions=True)
+        await self._egress.close()
+        if not self._running:
+            await self._veth.sweep()
         self._running.clear()
 
     async def adopt(self) -> None:
@@ -182,6 +189,7 @@ class LocalRuntime(Keeping):
                 log.info("sandbox_adopted", sandbox_id=base.name)
             elif run is not None:
                 await asyncio.to_thread(self._clear_away, base.name, run, None)
+        await self._veth.sweep(self._running)
 
     async def _start(self, spec: SandboxSpec) -> None:
         account = self._layout.account(spec.user)
@@ -204,7 +212,9 @@ class LocalRuntime(Keeping):
         running = Running(run, Watch(launched.monitor, launched.child), group)
         running.run.save(self._layout.run_file(spec.sandbox_id))
         self._supervise(spec.sandbox_id, running)
+        self._egress.begin(spec.sandbox_id)
         await self._until_ready(spec, running)
+        await self._hold(spec, running)
 
     async def _launch(self, spec: SandboxSpec, door: Path, run_id: str, group: Group | None) -> Launched:
         procs = group.procs() if group else []
@@ -218,7 +228,7 @@ class LocalRuntime(Keeping):
             wait_until_daemon_answers(
                 self.door(spec.sandbox_id), spec.door_secret, timeout_seconds=self._options.start_timeout_seconds
             ),
-            self._connect(spec, running),
+            _nothing() if spec.network_block_all else self._connect(spec.sandbox_id, running),
         )
         ended = asyncio.create_task(running.watch.ended.wait())
         both: set[asyncio.Future[Any]] = {ready, ended}
@@ -232,18 +242,6 @@ class LocalRuntime(Keeping):
             ready.cancel()
             await asyncio.gather(ready, ended, return_exceptions=True)
 
-    async def _connect(self, spec: SandboxSpec, running: Running) -> None:
-        if self._layout.uplink is None or spec.network_block_all or not self._layout.is_isolated:
-            return
-        running.helper = await network.connect_uplink(
-            self._layout.uplink, running.run.first.pid, die_with_parent=not self._options.keep_running
-        )
-        helper = ProcessId.of(running.helper.pid)
-        if helper is not None:
-            run = running.run
-            running.run = Run(run.run_id, run.monitor, run.first, (helper,), run.cgroup)
-            running.run.save(self._layout.run_file(spec.sandbox_id))
-
     def _supervise(self, sandbox_id: str, running: Running) -> None:
         running.gone = asyncio.Event()
         self._running[sandbox_id] = running
@@ -255,6 +253,9 @@ class LocalRuntime(Keeping):
         await running.watch.ended.wait()
         reason = self._reason(sandbox_id, running)
         await asyncio.to_thread(self._clear_away, sandbox_id, running.run, running.helper)
+        if self._running.get(sandbox_id) is running:
+            await self._egress.forget(sandbox_id)
+            await self._veth.disconnect(sandbox_id)
         self._reasons[sandbox_id] = (running.watch.exit_code, reason)
         if self._running.get(sandbox_id) is running:
             del self._running[sandbox_id]
@@ -329,7 +330,7 @@ async def open_local_runtime(options: LocalOptions) -> AsyncIterator[LocalRuntim
     runtime = LocalRuntime(layout, find_limits())
     try:
         await runtime.adopt()
-        await probe(layout)
+        await probe(layout, runtime._veth)
         yield runtime
     finally:
         await runtime.close()
@@ -338,3 +339,7 @@ async def open_local_runtime(options: LocalOptions) -> AsyncIterator[LocalRuntim
 async def _drain(queue: asyncio.Queue[RuntimeEvent]) -> AsyncIterator[RuntimeEvent]:
     while True:
         yield await queue.get()
+
+
+async def _nothing() -> None:
+    return

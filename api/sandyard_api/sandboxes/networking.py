@@ -1,0 +1,83 @@
+"""Changing the way out of sandboxes. *Source:* control-plane.md 5."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from sandyard.clock import Clock
+from sandyard_api.database import Database
+from sandyard_api.errors import BadRequest
+from sandyard_api.jobs.models import JobRow, JobState
+from sandyard_api.jobs.queue import with_open_job
+from sandyard_api.jobs.wire import JobKind
+from sandyard_api.runners.service import Runners
+from sandyard_api.sandboxes.models import Sandbox
+from sandyard_api.sandboxes.moves import Move
+from sandyard_api.sandboxes.network_requests import NETWORK_NEEDS
+from sandyard_api.sandboxes.service import Sandboxes
+from sandyard_api.sandboxes.states import Request
+from sandyard_api.wakeups import Wakeups
+
+
+async def check_held(db: AsyncSession, runners: Runners, runner_id: str | None, values: Mapping[str, Any]) -> None:
+    """Raise `Unprocessable` for what the runtime would not hold; `None` is any runner that is there."""
+    for column, (capability, words) in NETWORK_NEEDS.items():
+        if values.get(column):
+            await runners.check(db, runner_id, capability, f"{words} is not supported for this sandbox")
+
+
+class Networking:
+    """Changes the way out of a sandbox. Takes an organization and an id or name; raises `NotFound`."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        sandboxes: Sandboxes,
+        runners: Runners,
+        changes: Wakeups,
+        wait_seconds: float,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._sandboxes = sandboxes
+        self._runners = runners
+        self._changes = changes
+        self._wait_seconds = wait_seconds
+
+    async def change(self, organization_id: str, key: str, values: Mapping[str, Any], cause: str) -> Sandbox:
+        """Write the columns and return when the runner holds them; a stopped sandbox gets them at its start.
+
+        Raises `Conflict` while its state changes, and `BadRequest` with the runner's reason, the columns as before.
+        """
+        before: dict[str, Any] = {}
+
+        async def ask(db: AsyncSession, row: Sandbox) -> list[Move]:
+            await check_held(db, self._runners, row.runner_id, values)
+            before.update({name: getattr(row, name) for name in values})
+            return await self._sandboxes.ask(db, row, Request.NETWORK, cause=cause, **values)
+
+        row = await self._sandboxes.apply(organization_id, key, ask, wait=False)
+        reason = await self._outcome(row.id)
+        if reason is not None:
+            async with self._database.transaction() as db:
+                await db.execute(update(Sandbox).where(Sandbox.id == row.id).values(**before))
+            raise BadRequest(reason)
+        return await self._sandboxes.get(organization_id, row.id)
+
+    async def _outcome(self, sandbox_id: str) -> str | None:
+        """Why its newest job for the network failed; `None` when it did not, or does not end in time."""
+        deadline = self._clock.monotonic() + self._wait_seconds
+        of_network = select(JobRow).where(JobRow.sandbox_id == sandbox_id, JobRow.kind == JobKind.NETWORK)
+        with self._changes.watch(sandbox_id) as watch:
+            while True:
+                async with self._database.reading() as db:
+                    is_open = bool(await with_open_job(db, [sandbox_id]))
+                    job = await db.scalar(of_network.order_by(JobRow.number.desc()).limit(1))
+                left = deadline - self._clock.monotonic()
+                if job is None or not is_open or left <= 0:
+                    return job.reason if job is not None and job.state is JobState.FAILED else None
+                await watch.wait(left)

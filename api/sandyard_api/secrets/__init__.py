@@ -1,0 +1,1 @@
+"""Secrets that sandboxes use without ever seeing them."""

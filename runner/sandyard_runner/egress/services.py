@@ -1,0 +1,61 @@
+"""Our name server and proxy on sockets that are given, for one sandbox or many."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sandyard_runner.egress.authority import EgressAuthority
+from sandyard_runner.egress.names import FindClient, NameServer
+from sandyard_runner.egress.proxy import SecretProxy
+from sandyard_runner.egress.resolver import Resolver
+
+BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Sockets:
+    """Bound sockets: name queries of both transports, and the proxy."""
+
+    datagrams: socket.socket
+    streams: socket.socket
+    proxy: socket.socket
+
+
+class Services:
+    """What both runtimes share: the resolver and the authority."""
+
+    def __init__(self, folder: Path, servers: tuple[str, ...]) -> None:
+        self.authority = EgressAuthority(folder)
+        self._resolver = Resolver(servers)
+
+    @asynccontextmanager
+    async def serving(self, sockets: Sockets, find: FindClient) -> AsyncIterator[None]:
+        """Serve on the sockets until the block ends; they are closed then."""
+        names = NameServer(find, self._resolver)
+        proxy = SecretProxy(find, self._resolver, self.authority)
+        loop = asyncio.get_running_loop()
+        await loop.create_datagram_endpoint(lambda: names, sock=sockets.datagrams)
+        streams = await asyncio.start_server(names.serve_stream, sock=sockets.streams, backlog=BACKLOG)
+        server = await asyncio.start_server(proxy.serve, sock=sockets.proxy, backlog=BACKLOG)
+        try:
+            yield
+        finally:
+            streams.close()
+            server.close()
+            await names.close()
+            await proxy.close()
+
+
+def environment(url: str, bundle: str) -> dict[str, str]:
+    """The variables by which clients use the proxy and trust its certificates."""
+    proxies = {name: url for word in ("http_proxy", "https_proxy") for name in (word, word.upper())}
+    nowhere = {name: "localhost,127.0.0.1,::1" for name in ("no_proxy", "NO_PROXY")}
+    return proxies | nowhere | dict.fromkeys(TRUST, bundle)
+
+
+TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")
+VARIABLES = (*("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "no_proxy", "NO_PROXY"), *TRUST)
+"""Every variable of `environment`."""

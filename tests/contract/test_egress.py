@@ -1,0 +1,140 @@
+"""Network settings and secrets as the newest Python SDK has them, against hosts of the test's own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("daytona", reason="the newest Python SDK is a development dependency")
+
+from daytona import CreateSandboxFromSnapshotParams, CreateSecretParams, Daytona, Sandbox, UpdateSecretParams
+from daytona.common.errors import DaytonaError
+
+from tests.contract.conftest import _need_docker
+from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations, start
+from tests.contract.test_python_sdk import client
+from tests.hosts import Host, Network, open_network
+
+pytestmark = [
+    pytest.mark.sdk,
+    pytest.mark.root,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("nft"), reason="needs root and nft"),
+]
+CHOSEN = [COMBINATIONS[name] for name in chosen_combinations(os.environ) if COMBINATIONS[name].isolation is None]
+
+
+@pytest.fixture(scope="module")
+def network() -> Iterator[Network]:
+    with open_network() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def site(network: Network) -> Host:
+    host = network.host(10)
+    host.start("http", "80")
+    return host
+
+
+@pytest.fixture(scope="module")
+def names(network: Network, site: Host) -> Host:
+    host = network.host(53)
+    host.start("dns", f"www.example.com={site.address}", f"other.example.org={site.address}")
+    return host
+
+
+@pytest.fixture(params=sorted({each.runtime for each in CHOSEN if each.user is None}))
+def instance(request: pytest.FixtureRequest, names: Host, tmp_path: Path) -> Iterator[Instance]:
+    """A Sandyard that asks the test's name server."""
+    if request.param == "docker":
+        _need_docker()
+    environment = {"SANDYARD_NAME_SERVERS": names.address}
+    opened = start(Combination("egress", request.param), tmp_path, environment=environment)
+    yield opened
+    assert opened.process.poll() is not None or opened.stop() in (0, 143)
+    subprocess.run(
+        [str(Path(sys.executable).with_name("sandyard")), "down", "--data-dir", str(tmp_path / "data")],
+        check=False,
+        capture_output=True,
+    )
+
+
+@pytest.fixture
+def daytona(instance: Instance) -> Iterator[Daytona]:
+    with client(instance, instance.api_key) as opened:
+        yield opened
+
+
+def reaches(sandbox: Sandbox, target: str) -> bool:
+    """Whether a request from inside is answered."""
+    talk = f'exec 3<>/dev/tcp/{target}/80 && printf "GET / HTTP/1.0\\r\\n\\r\\n" >&3 && cat <&3'
+    return "200 OK" in str(sandbox.process.exec(f"timeout 4 bash -c '{talk}' 2>&1").result)
+
+
+def test_a_life_of_network_settings(daytona: Daytona, site: Host) -> None:
+    made = daytona.create(CreateSandboxFromSnapshotParams(network_block_all=True))
+    assert (made.network_block_all, reaches(made, site.address)) == (True, False)
+    made.update_network_settings(network_block_all=False)
+    assert (made.network_block_all, reaches(made, site.address)) == (False, True)
+    made.update_network_settings(network_allow_list="10.0.0.0/8")
+    assert (made.network_allow_list, reaches(made, site.address)) == ("10.0.0.0/8", False)
+    made.update_network_settings(network_allow_list=f"10.0.0.0/8,{site.address}/32")
+    assert reaches(made, site.address)
+    made.update_network_settings(network_block_all=False, domain_allow_list="*.example.com")
+    assert not reaches(made, site.address)
+    assert reaches(made, "www.example.com")
+    assert not reaches(made, "other.example.org")
+    with pytest.raises(DaytonaError, match="Missing CIDR prefix length"):
+        made.update_network_settings(network_allow_list="10.0.0.0")
+    made.stop()
+    made.start()
+    assert not reaches(made, "other.example.org")
+    assert reaches(made, "www.example.com")
+    made.delete()
+
+
+def test_a_life_of_a_secret(daytona: Daytona) -> None:
+    secret = daytona.secret.create(CreateSecretParams(name="shop", value="hush-hush", hosts=["www.example.com"]))
+    assert [item.name for item in daytona.secret.list().items] == ["shop"]
+    made = daytona.create(CreateSandboxFromSnapshotParams(secrets={"SHOP_KEY": "shop"}))
+    assert made.process.exec("echo $SHOP_KEY").result.strip() == secret.placeholder
+    ask = 'python3 -c "import os, urllib.request as u; '
+    ask += "print(u.urlopen(u.Request('http://{}/', headers={{'X-Key': os.environ['SHOP_KEY']}})).read().decode())\""
+    assert "hush-hush" in made.process.exec(ask.format("www.example.com")).result
+    assert "hush-hush" not in made.process.exec(ask.format("other.example.org")).result
+    assert "hush-hush" not in made.process.exec("env; cat /proc/*/environ 2>/dev/null").result
+    daytona.secret.update(secret.id, UpdateSecretParams(value="other-value"))
+    made.update_secrets({"SHOP": "shop"})
+    assert "other-value" in made.process.exec(ask.replace("SHOP_KEY", "SHOP").format("www.example.com")).result
+    made.update_secrets({})
+    assert made.process.exec("echo $SHOP$http_proxy").result.strip() == ""
+    with pytest.raises(DaytonaError, match="Secret nobody not found"):
+        made.update_secrets({"A": "nobody"})
+    made.delete()
+    daytona.secret.delete(secret.id)
+
+
+def test_rules_hold_after_a_kill_and_a_new_start(
+    instance: Instance, daytona: Daytona, site: Host, names: Host, tmp_path: Path
+) -> None:
+    made = daytona.create(CreateSandboxFromSnapshotParams(domain_allow_list="*.example.com"))
+    instance.process.send_signal(signal.SIGKILL)
+    instance.process.wait()
+    again = start(instance.combination, tmp_path, environment={"SANDYARD_NAME_SERVERS": names.address})
+    try:
+        with client(again, again.api_key) as other:
+            found = other.get(made.id)
+            if found.state != "started":  # local ones end with Sandyard
+                found.start()
+            assert not reaches(found, "other.example.org")
+            assert not reaches(found, "198.51.100.53")
+            assert reaches(found, "www.example.com")
+            found.delete()
+    finally:
+        assert again.stop() in (0, 143)
