@@ -21,6 +21,7 @@ from sandyard_api.warm_pools.models import NOBODY
 from tests.api.conftest import API_KEY, World, open_world
 from tests.api.doubles import ScriptedRunner, badly, well
 from tests.api.test_coverage import check_schema, description
+from tests.api.test_events import listening
 
 __all__ = ["description"]
 
@@ -197,6 +198,16 @@ async def _stop(pools: Pools, sandbox_id: str) -> Any:
 async def _start(pools: Pools, sandbox_id: str) -> Any:
     async with pools.world.runner.working():
         return await pools.call("POST", f"/sandbox/{sandbox_id}/start")
+
+
+async def test_clients_are_told_of_a_claim_and_of_nothing_before(pools: Pools) -> None:
+    async with listening(pools.world.client.url) as listener:
+        await pools.pool(2)
+        made = await pools.call("POST", "/sandbox", {"name": "mine"})
+        told = await listener.until("sandbox.state.updated", "started")
+        assert (told["oldState"], told["newState"], told["sandbox"]["id"]) == ("started", "started", made.json["id"])
+        assert told["sandbox"]["name"] == "mine"
+        assert listener.events.empty()
 
 
 @pytest.mark.parametrize(
