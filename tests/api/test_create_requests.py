@@ -32,7 +32,6 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"buildInfo": {}}, 400, "buildInfo.dockerfileContent must be a string"),
     ({"buildInfo": {"dockerfileContent": "# nothing\n"}}, 400, "buildInfo.dockerfileContent must not be empty"),
     ({"volumes": [{"volumeId": "v", "mountPath": "/v"}]}, 501, "Volumes are not supported yet (volumes)"),
-    ({"networkAllowList": "10.0.0.0/8"}, 501, "Network allow lists are not supported yet (networkAllowList)"),
     ({"buildInfo": BUILD, "gpu": 1}, 501, "GPUs are not supported yet (gpu)"),
 ]
 
