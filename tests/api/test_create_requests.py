@@ -31,7 +31,6 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"autoArchiveInterval": -1}, 400, "Auto-archive interval must be non-negative"),
     ({"buildInfo": {}}, 400, "buildInfo.dockerfileContent must be a string"),
     ({"buildInfo": {"dockerfileContent": "# nothing\n"}}, 400, "buildInfo.dockerfileContent must not be empty"),
-    ({"networkAllowList": "10.0.0.0/8"}, 501, "Network allow lists are not supported yet (networkAllowList)"),
     ({"buildInfo": BUILD, "gpu": 1}, 501, "GPUs are not supported yet (gpu)"),
 ]
 

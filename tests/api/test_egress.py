@@ -9,6 +9,9 @@ from sandyard_api.jobs.wire import JobKind, JobResult
 from sandyard_api.sandboxes.states import Observed
 from tests.api.conftest import World
 from tests.api.doubles import badly, well
+from tests.api.test_coverage import check_schema, description
+
+__all__ = ["description"]  # the fixture
 
 SECRET = {"name": "prod-key", "value": "sk-very-secret", "hosts": ["api.example.com"]}
 NETWORKS = [
@@ -212,3 +215,16 @@ async def test_an_unknown_secret_is_named(world: World) -> None:
     made = await world.create()
     for body, status in ((({"secrets": [{"A": "nobody"}]}), 404), ({}, 400), ({"secrets": [1]}, 400)):
         assert (await world.client.call("PUT", f"/sandbox/{made['id']}/secrets", body)).status == status
+
+
+async def test_answers_fit_the_description(world: World, description: dict[str, Any]) -> None:
+    call = world.client.call
+    check_schema(description, "Secret", (await call("POST", "/secret", SECRET | {"description": "x"})).json)
+    check_schema(description, "ListSecretsResponse", (await call("GET", "/secret/paginated")).json)
+    made = await world.create(networkAllowList="10.0.0.0/8", domainAllowList="a.org", secrets=[{"KEY": "prod-key"}])
+    check_schema(description, "Sandbox", made)
+    async with world.runner.working():
+        path = f"/sandbox/{made['id']}"
+        changed = await call("POST", f"{path}/network-settings", {"networkBlockAll": True})
+        check_schema(description, "Sandbox", changed.json)
+        check_schema(description, "Sandbox", (await call("PUT", f"{path}/secrets", {"secrets": []})).json)

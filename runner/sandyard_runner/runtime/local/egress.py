@@ -30,6 +30,7 @@ ADDRESS = "127.83.89.1"
 NAMES_PORT, PROXY_PORT = 53, 3128
 TABLE = "inet sandyard"
 HELPER_SECONDS = 10.0
+INTO = Path(__file__).with_name("into.py")
 BUNDLE_NAME = "certificates.pem"
 DOOR_MOUNT = "/run/sandyard"
 BIND = f"""
@@ -164,8 +165,9 @@ table {TABLE} {{
 
 def inside(pid: int) -> list[str]:
     """The command line that runs a program in the network namespace of a process, with power over it."""
-    user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
-    return ["nsenter", f"--target={pid}", *user, "--net", "--"]
+    if os.geteuid() == 0:
+        return ["nsenter", f"--target={pid}", "--net", "--"]
+    return [sys.executable, "-I", "-S", str(INTO), str(pid)]
 
 
 async def _bind_inside(pid: int) -> Sockets:
