@@ -17,7 +17,8 @@ from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.http_api import App, create_app
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import Backoff, JobLoop
-from sandyard_runner.observe import Observations, Observer
+from sandyard_runner.observations import Observations
+from sandyard_runner.observe import Observer
 from sandyard_runner.reconcile import Reconciler
 from sandyard_runner.registry import Registry
 from sandyard_runner.relay import Relay

@@ -12,7 +12,8 @@ from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.furnish import furnish
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import JobLoop
-from sandyard_runner.observe import Observations, Observer
+from sandyard_runner.observations import Observations
+from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import Present, PresentState, Runtime
 from sandyard_runner.volume_work import VolumeWork

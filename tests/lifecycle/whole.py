@@ -12,7 +12,6 @@ from sqlalchemy import select
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import ManualClock
 from sandyard.ids import SeededIds
-from sandyard_api.app import Services, build_services
 from sandyard_api.database import Database, open_database
 from sandyard_api.errors import Conflict
 from sandyard_api.jobs.client import LeaseVoid, UnknownContext, UnknownRoute
@@ -36,13 +35,15 @@ from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import keep_default_organization
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sealing.service import Seal
+from sandyard_api.services import Services, build_services
 from sandyard_api.timers import Timers
 from sandyard_api.warm_pools.claiming import RunnerEnvironments
 from sandyard_migrations.upgrade import upgrade
 from sandyard_runner.actions import Actions
 from sandyard_runner.image_work import ImageWork
 from sandyard_runner.jobs import JobLoop
-from sandyard_runner.observe import Observations, Observer
+from sandyard_runner.observations import Observations
+from sandyard_runner.observe import Observer
 from sandyard_runner.reconcile import Reconciler
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.memory import MemoryRuntime

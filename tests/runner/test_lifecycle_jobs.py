@@ -12,7 +12,8 @@ from sandyard_api.sandboxes.states import Desired, Observed
 from sandyard_runner.actions import Actions
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.image_work import ImageWork
-from sandyard_runner.observe import Observations, Observer
+from sandyard_runner.observations import Observations
+from sandyard_runner.observe import Observer
 from sandyard_runner.registry import Registry
 from sandyard_runner.runtime.contract import PresentState
 from sandyard_runner.runtime.memory import MemoryRuntime
