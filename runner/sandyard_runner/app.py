@@ -131,17 +131,13 @@ async def _work(
     runtime: Runtime, control_plane: RunnerControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
 ) -> None:
     observer, observations, reconciler, jobs, volumes, bus = parts
-    heartbeat = Heartbeat(
-        options.url,
-        runtime.name,
-        {row.name: {"enforcement": row.enforcement.value, "detail": row.detail} for row in runtime.capabilities()},
-    )
+    heartbeat = _heartbeat(runtime, options)
     async with asyncio.TaskGroup() as group:
         # Listening comes first: what happens while we compare is then told, not missed.
         group.create_task(_watch_runtime(observer, clock), name="runtime events")
         group.create_task(observations.run(), name="observations")
         await _register(control_plane, heartbeat, reconciler, clock, options.runner_id)
-        group.create_task(_beat(control_plane, heartbeat, clock, options), name="heartbeat")
+        group.create_task(_beat(control_plane, runtime, clock, options), name="heartbeat")
         group.create_task(_reconcile(reconciler, clock, options.reconcile_seconds), name="reconcile")
         group.create_task(jobs.run(), name="jobs")
         group.create_task(_hear_of_volumes(volumes, bus, clock), name="volumes")
@@ -162,11 +158,17 @@ async def _register(
             await backoff.pause()
 
 
-async def _beat(control_plane: RunnerControlPlane, heartbeat: Heartbeat, clock: Clock, options: RunnerOptions) -> None:
+def _heartbeat(runtime: Runtime, options: RunnerOptions) -> Heartbeat:
+    """With the table as it is now: what a runtime can hold may come later, as network rules with our own image."""
+    rows = {row.name: {"enforcement": row.enforcement.value, "detail": row.detail} for row in runtime.capabilities()}
+    return Heartbeat(options.url, runtime.name, rows)
+
+
+async def _beat(control_plane: RunnerControlPlane, runtime: Runtime, clock: Clock, options: RunnerOptions) -> None:
     while True:
         await clock.sleep(options.heartbeat_seconds)
         try:
-            await control_plane.heartbeat(options.runner_id, heartbeat)
+            await control_plane.heartbeat(options.runner_id, _heartbeat(runtime, options))
         except ControlPlaneError as error:
             log.warning("heartbeat_failed", reason=str(error))
 
