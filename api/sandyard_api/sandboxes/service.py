@@ -325,8 +325,8 @@ class Sandboxes:
 
     async def _insert(self, db: AsyncSession, organization_id: str, sandbox_id: str, wanted: NewSandbox) -> Sandbox:
         snapshot = await self._snapshots.use(db, organization_id, wanted.snapshot) if wanted.snapshot else None
-        mounts = await self._secrets.resolve(db, organization_id, wanted.secrets)
-        row = self._new_row(organization_id, sandbox_id, wanted, snapshot, mounts)
+        row = self._new_row(organization_id, sandbox_id, wanted, snapshot)
+        row.secrets = await self._secrets.resolve(db, organization_id, wanted.secrets)
         for column, (capability, words) in NETWORK_NEEDS.items():
             if getattr(row, column):
                 await self._runners.check(db, None, capability, f"{words} is not supported for this sandbox")
@@ -341,14 +341,7 @@ class Sandboxes:
             db.add(BuildLogChunk(sandbox_id=row.id, at=now, text=wanted.build.first_words()))
         return row
 
-    def _new_row(
-        self,
-        organization_id: str,
-        sandbox_id: str,
-        wanted: NewSandbox,
-        snapshot: Snapshot | None,
-        mounts: dict[str, str],
-    ) -> Sandbox:
+    def _new_row(self, organization_id: str, sandbox_id: str, wanted: NewSandbox, snapshot: Snapshot | None) -> Sandbox:
         now = self._clock.now()
         ttl, build = wanted.ttl_minutes, wanted.build
         return Sandbox(
@@ -366,7 +359,6 @@ class Sandboxes:
             env=wanted.env,
             labels=wanted.labels,
             public=wanted.public,
-            secrets=mounts,
             **NO_LISTS | wanted.network.columns(),
             cpu=(snapshot or wanted).cpu,
             gpu=0,
