@@ -42,6 +42,7 @@ FAMILIES: Mapping[str, Callable[[Bench], Iterator[Row]]] = {
     "ready": starting.measure_ready,
     "idle": starting.measure_idle,
     "daemon": daemon.measure,
+    "daemon-used": daemon.measure_after_use,
     "terminal": terminal.measure,
     "pools": pools.measure,
     "many": pools.measure_many,

@@ -15,6 +15,7 @@ from benchmarks.memory import Memory, descendants, executable
 from sandyard_daemon.client import DoorError, connect_door
 from sandyard_daemon.wire import DOOR_HEADER
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
+from tests.contract.wire_client import WebSocket
 
 START_SECONDS = 10
 LOOK_SECONDS = 0.001
@@ -53,6 +54,49 @@ def measure(bench: Bench) -> Iterator[Row]:
         "MB",
         note=f"after a command; {len(helpers)} supervisor, pages shared by both counted once",
     )
+
+
+def measure_after_use(bench: Bench) -> Iterator[Row]:
+    """What stays in the daemon's memory when everything of the toolbox was used once."""
+    with _daemon(bench, ensure_bundle(bench.new_folder())) as (process, door):
+        time.sleep(SETTLE_SECONDS)
+        before = Memory.of(process.pid).resident  # not the private part: forked supervisors share pages from then on
+        _use_everything(door)
+        time.sleep(SETTLE_SECONDS)
+        after = Memory.of(process.pid).resident
+    yield Figure(
+        "daemon, resident memory that stays after the whole toolbox was used",
+        after - before,
+        "MB",
+        target=at_most(4),
+        note=f"{before:.1f} MB before; files of 64 MB, git, code, interpreter, terminal, ports, metrics",
+    )
+
+
+def _use_everything(door: "_Door") -> None:
+    content = bytes(64 << 20)
+    _request(door, "POST", "/files/upload-v2?path=big", content, 200, kind="application/octet-stream")
+    for method, path, body, expected in (
+        ("GET", "/files/download?path=big", b"", 200),
+        ("GET", "/files", b"", 200),
+        ("GET", "/files/search?path=.&pattern=*", b"", 200),
+        ("POST", "/files/replace", b'{"files": ["secret-less"], "pattern": "a", "newValue": "b"}', 200),
+        ("DELETE", "/files?path=big", b"", 204),
+        ("POST", "/git/init", b'{"path": "repository"}', 201),
+        ("GET", "/git/branches?path=repository", b"", 200),
+        ("POST", "/process/code-run", b'{"code": "print(1)", "language": "python"}', 200),
+        ("POST", "/process/pty", b'{"id": "bench"}', 201),
+        ("DELETE", "/process/pty/bench", b"", 200),
+        ("GET", "/port", b"", 200),
+        ("GET", "/system/metrics", b"", 200),
+    ):
+        _request(door, method, path, body, expected)
+    with connect_door(door.folder / "door.sock") as connection:
+        connection.settimeout(START_SECONDS)
+        url, headers = "ws://door/process/interpreter/execute", {DOOR_HEADER: door.secret}
+        socket = WebSocket(url, headers=headers, connected=connection)
+        socket.send('{"code": "print(1)"}')
+        assert list(socket.messages()), "the interpreter said nothing"
 
 
 class _Door:
@@ -105,20 +149,22 @@ def _wait(door: _Door) -> None:
             time.sleep(LOOK_SECONDS)
 
 
-def _request(door: _Door, method: str, path: str, body: bytes, expected: int) -> None:
+def _request(
+    door: _Door, method: str, path: str, body: bytes, expected: int, *, kind: str = "application/json"
+) -> None:
     """One request on a connection of its own. Raises `DoorError`; fails on another status."""
     head = (
         f"{method} {path} HTTP/1.1",
         "Host: door",
         f"{DOOR_HEADER}: {door.secret}",
-        "Content-Type: application/json",
+        f"Content-Type: {kind}",
         f"Content-Length: {len(body)}",
         "Connection: close",
     )
     with connect_door(door.folder / "door.sock") as connection:
         connection.settimeout(START_SECONDS)
         connection.sendall("\r\n".join((*head, "", "")).encode() + body)
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
+        answer = connection.recv(1 << 20)
+        while connection.recv(1 << 20):
+            pass
     assert answer.startswith(f"HTTP/1.1 {expected} ".encode()), answer
