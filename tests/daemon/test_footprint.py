@@ -108,3 +108,16 @@ def test_a_huge_answer_is_made_while_it_is_sent(daemon: Daemon) -> None:
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.process.pid}/status").read_text())
     assert peak is not None
     assert int(peak[1]) < 40_000  # 21 MB with answers of 500 MB too
+
+
+def test_memory_comes_back_after_large_transfers(daemon: Daemon) -> None:
+    def resident_kib() -> int:
+        found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{daemon.process.pid}/status").read_text())
+        assert found is not None
+        return int(found[1])
+
+    before = resident_kib()
+    for _ in range(3):
+        assert daemon.ask("POST", "/files/upload-v2?path=big", bytes(64 << 20)).status == 200
+        assert len(daemon.get("/files/download?path=big").body) == 64 << 20
+    eventually(lambda: resident_kib() - before < 4_000)

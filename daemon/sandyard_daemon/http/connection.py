@@ -8,6 +8,7 @@ import h11
 
 from sandyard_daemon.diary import report
 from sandyard_daemon.http.messages import Answer, Request, Response, StreamResponse, Switched
+from sandyard_daemon.linux import give_back_memory
 
 IDLE_SECONDS = 120.0
 HEAD_SECONDS = 15.0
@@ -17,6 +18,8 @@ WRITE_STALL_SECONDS = 900.0
 MAX_HEAD = 128 << 10
 """Bytes; terminals offer subprotocols of up to 70 KB."""
 MAX_UNREAD = 512 << 10
+GIVE_BACK_AFTER = 8 << 20
+"""Bytes of requests and answers, after which the C library holds some megabytes that no sandbox should pay for."""
 MAX_DISCARDED = 256 << 20
 """Bytes of a refused body read on, so that its sender lives to see the answer."""
 
@@ -37,6 +40,8 @@ class Connection(asyncio.Protocol):
         self._siblings = siblings
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
         self._unread = 0
+        self._moved = 0
+        """Bytes both ways since memory was given back."""
         self._readable: asyncio.Future[None] | None = None
         self._writable: asyncio.Future[None] | None = None
         self._closing = False
@@ -60,6 +65,7 @@ class Connection(asyncio.Protocol):
         with contextlib.suppress(h11.RemoteProtocolError):  # the reader meets it again at its next event
             self._http.receive_data(data)
         self._unread += len(data)
+        self._moved += len(data)
         if self._unread > MAX_UNREAD:
             self.transport.pause_reading()
         self._wake()
@@ -129,6 +135,9 @@ class Connection(asyncio.Protocol):
             return False
         await self._send(answer, bodyless=request.method == "HEAD")
         self._busy = False
+        if self._moved > GIVE_BACK_AFTER:
+            self._moved = 0
+            give_back_memory()
         return await self._rest_of_request() and self._http.our_state is h11.DONE
 
     async def _head(self) -> object:
@@ -189,6 +198,7 @@ class Connection(asyncio.Protocol):
                 await self.write(self._http.send(h11.EndOfMessage()) or b"")
                 return
             async for chunk in answer.chunks:
+                self._moved += len(chunk)
                 for piece in self._http.send_with_data_passthrough(h11.Data(data=chunk)) or ():
                     self.transport.write(piece)
                 await self.drain()
