@@ -24,13 +24,15 @@ STATE = (
     "objects",
     "builds",
     "volumes",
+    "images",
+    "egress",
     "sandyard.db",
     "sandyard.db-wal",
     "sandyard.db-shm",
     "running.json",
 )
 """What we made in the data directory, beside the keys."""
-KEYS = ("api-key", "internal-token", "encryption-key", "installation")
+KEYS = ("api-key", "internal-token", "encryption-key", "ssh-host-key", "installation")
 
 
 @click.command()

@@ -305,6 +305,7 @@ def test_down_removes_all_that_is_ours_and_nothing_else(up: Start, isolation: st
         "api-key",
         "internal-token",
         "encryption-key",
+        "ssh-host-key",
         "installation",
     }
     assert (data / "not-ours").read_text() == "kept"

@@ -93,7 +93,7 @@ def test_d29_nothing_leaks_over_a_hundred_terminals(daemon: Daemon) -> None:
         else:
             screen.socket.cut()
             assert daemon.ask("DELETE", f"/process/pty/t{number}").status == 200
-    assert tree(daemon) == []
+    eventually(lambda: tree(daemon) == [])
     eventually(lambda: open_files(daemon) <= files)
     assert daemon.get("/process/pty").json == {"sessions": []}
 
