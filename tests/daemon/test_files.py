@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+import subprocess
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_from_bytes, urlencode
@@ -327,8 +328,10 @@ def test_an_ordinary_user_is_refused_what_is_not_theirs(start_daemon: Starter, t
 
 
 def test_a_tree_deeper_than_a_path_may_be_long_is_listed_as_far_as_it_goes_and_deleted(
-    daemon: Daemon, home: Path
+    daemon: Daemon, home: Path, request: pytest.FixtureRequest
 ) -> None:
+    # What pytest itself cannot remove must not be left to it, whatever becomes of this test.
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", str(home)], check=True, timeout=60))
     handle = os.open(home, os.O_RDONLY)
     for _ in range(1500):
         os.mkdir("deep", dir_fd=handle)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,11 @@ def test_an_id_that_is_a_path_names_no_volume(volumes: Volumes, volume_id: str) 
         volumes.places([Mount("/data", volume_id=volume_id)])
 
 
-def test_removing_follows_no_link_and_takes_deep_and_closed_folders_along(volumes: Volumes, tmp_path: Path) -> None:
+def test_removing_follows_no_link_and_takes_deep_and_closed_folders_along(
+    volumes: Volumes, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # What pytest itself cannot remove must not be left to it, whatever becomes of this test.
+    request.addfinalizer(lambda: subprocess.run(["rm", "-rf", str(tmp_path / "volumes")], check=True, timeout=60))
     victim = tmp_path / "victim"
     victim.mkdir()
     (victim / "kept").touch()
