@@ -274,6 +274,8 @@ def test_one_sandbox_cannot_reach_the_doors_or_the_keys(sandyard: Instance, shar
     command = "env; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null; ls -laR /opt/sandyard | head -50"
     seen = shared_toolbox.call("POST", "/process/execute", {"command": command}).json()["result"]
     assert sandyard.api_key not in seen
+    if sandyard.combination.isolation == "none":
+        return  # plain processes of the same user read what that user reads; each start says so
     search = f"grep -rsl '{sandyard.api_key}' /root /home /tmp /run /var 2>/dev/null"
     found = shared_toolbox.call("POST", "/process/execute", {"command": search}).json()["result"]
     assert found.strip() == "", "the installation's key can be read from inside"

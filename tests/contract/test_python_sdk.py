@@ -1,6 +1,7 @@
 """The newest Python SDK, used as users use it: resources by name and label, state, sessions, every error class."""
 
 import contextlib
+import random
 import threading
 import time
 import uuid
@@ -46,7 +47,8 @@ def client(sandyard: Instance, api_key: str) -> Iterator[Daytona]:
     opened = Daytona(DaytonaConfig(api_key=api_key, api_url=sandyard.api_url))
     yield opened
     if opened._event_dispatcher is not None:
-        opened._event_dispatcher.disconnect()
+        with contextlib.suppress(AttributeError):  # the library's own race, while it is still connecting
+            opened._event_dispatcher.disconnect()
 
 
 @pytest.fixture
@@ -185,15 +187,18 @@ def test_unknown_things_are_not_found(daytona: Daytona, sandbox: Sandbox) -> Non
 
 def test_a_signed_preview_opens_a_port_by_itself_until_it_is_expired(sandyard: Instance, sandbox: Sandbox) -> None:
     sandbox.process.create_session("web")
-    server = "mkdir -p /tmp/web && echo hello >/tmp/web/x && python3 -m http.server -d /tmp/web -b 127.0.0.1 8123"
+    port = random.randrange(20_000, 30_000)  # noqa: S311  plain processes share this machine's ports
+    server = f"mkdir -p web && echo hello >web/x && python3 -m http.server -d web -b 127.0.0.1 {port}"
     sandbox.process.execute_session_command("web", SessionExecuteRequest(command=server, run_async=True))
-    ready = "until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8123))' 2>&-; do sleep .05; done"
+    ready = (
+        f"until python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}))' 2>&-; do sleep .1; done"
+    )
     assert sandbox.process.exec(ready, timeout=20).exit_code == 0
-    signed = sandbox.create_signed_preview_url(8123, expires_in_seconds=600)
+    signed = sandbox.create_signed_preview_url(port, expires_in_seconds=600)
     at_preview = {"Host": urlsplit(signed.url).netloc}  # the name resolves wherever *.localhost does
     page = request("GET", f"{sandyard.origin}/x", headers=at_preview)
     assert (page.status, page.body) == (200, b"hello\n")
-    sandbox.expire_signed_preview_url(8123, signed.token)
+    sandbox.expire_signed_preview_url(port, signed.token)
     assert request("GET", f"{sandyard.origin}/x", headers=at_preview).status == 401
 
 
