@@ -1,5 +1,6 @@
 """The defects of the original daemon's sessions and logs, one test each or more, that fail on its behaviour."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sandyard_daemon.wire import EXIT_CODE, Stream
+from sandyard_daemon.wire import DOOR_HEADER, EXIT_CODE, Stream
 from sandyard_daemon.wire.markers import MAX_MESSAGE, MarkerEncoder, demultiplex
-from tests.daemon.conftest import Daemon, Starter, eventually
+from tests.daemon.conftest import SECRET, Daemon, Starter, eventually
 
 OLD = "0.100.0"
 
@@ -417,6 +418,24 @@ def test_d16_sessions_and_commands_are_listed_in_creation_order(daemon: Daemon) 
     assert [command["command"] for command in daemon.get("/process/session/session-9").json["commands"]] == texts
 
 
+def test_d17_a_shell_is_bash_whatever_else_is_installed_and_preferred(start_daemon: Starter, tmp_path: Path) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("zsh", "fish"):
+        (programs / name).write_text(f"#!/bin/sh\ntouch {programs}/{name}.ran\nexit 3\n")
+        (programs / name).chmod(0o755)
+    daemon = start_daemon(PATH=f"{programs}:{os.environ['PATH']}", SHELL=str(programs / "zsh"))
+    for name in (".zshenv", ".bashrc", ".bash_profile", ".profile"):
+        (daemon.home / name).write_text("cat > $HOME/eaten; exit 4\n")
+    daemon.session()
+    told = "echo ${BASH_VERSION:+bash}; read line || echo no input"
+    assert daemon.execute(told).json == {"exitCode": 0, "result": "bash\nno input\n"}
+    assert daemon.run("echo ${BASH_VERSION:+bash}; true")["stdout"] == "bash\n"
+    assert daemon.run("echo next")["stdout"] == "next\n"
+    assert not (daemon.home / "eaten").exists()
+    assert not list(programs.glob("*.ran"))
+
+
 def test_d18_execute_returns_when_its_shell_does(daemon: Daemon) -> None:
     began = time.monotonic()
     answer = daemon.execute("(sleep 30; echo no) & echo yes; echo $! > pid")
@@ -482,6 +501,25 @@ def test_d20_binary_output_is_marked_in_text_and_exact_in_base64(daemon: Daemon)
     command = daemon.run("printf 'a\\377b'")["cmdId"]
     page = daemon.get(f"/process/session/s/command/{command}/logs?encoding=base64").json
     assert page["frames"][0]["data"] == "Yf9i"
+
+
+def test_d38_the_only_way_in_is_the_door_and_it_asks_for_the_secret(daemon: Daemon) -> None:
+    daemon.session()
+    daemon.run("true")
+    held = set()
+    for descriptor in Path(f"/proc/{daemon.process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            held.add(str(descriptor.readlink()))
+    tables = [Path(f"/proc/{daemon.process.pid}/net/{name}") for name in ("tcp", "tcp6", "udp", "udp6")]
+    rows = [line.split() for table in tables if table.exists() for line in table.read_text().splitlines()[1:]]
+    assert [name for name in held if name.startswith("socket:")], "the door itself is a socket"
+    assert [row[1] for row in rows if f"socket:[{row[9]}]" in held] == []
+    assert daemon.get("/process/session", **{DOOR_HEADER: "guess"}).status == 401
+
+
+def test_d38_no_command_sees_the_secret(daemon: Daemon) -> None:
+    daemon.session()
+    assert SECRET not in daemon.run("env")["stdout"] + daemon.execute("env").json["result"]
 
 
 def test_d39_deleting_a_session_kills_all_it_ever_started(daemon: Daemon) -> None:
