@@ -202,7 +202,9 @@ async def test_the_web_terminal_shows_text_and_takes_sizes(daemon: Daemon) -> No
 
 async def test_d36_only_a_whole_size_is_a_resize(daemon: Daemon) -> None:
     async with opened(daemon, "/_daemon/terminal?cols=90&rows=20") as socket:
-        await socket.send("PS1=; stty -echo; cat\n")
+        # What is typed before the program reads would be the shell's to edit, the end of file too.
+        await socket.send("PS1=; stty -echo; echo $((40 + 2)); cat\n")
+        await shown(socket, "42\r\n")
         await asyncio.to_thread(eventually, lambda: len(tree(daemon)) >= 3)
         typed = ["{}", "null", '{"rows": 0, "cols": 0}', '{"rows": 5}', '{"rows": 5, "cols": 5, "x": 1}']
         for each in typed:
