@@ -6,6 +6,7 @@ Followers are cut off at random and resume by cursor: every byte once, in order,
 import asyncio
 import contextlib
 import random
+import re
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -33,8 +34,35 @@ from tests.runner.conftest import RunningDaemon, StartDaemon, start_daemon
 
 __all__ = ["start_daemon"]  # a fixture
 
-Pieces = list[tuple[Stream, bytes]]
+MARKS = {Stream.STDOUT: b"\x01", Stream.STDERR: b"\x02"}
 SCRIPT = "i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo out $i; echo err $i >&2; done"
+
+
+class Record:
+    """A log as a follower had it, in one piece: two are equal if their bytes are and each came from the same stream."""
+
+    def __init__(self) -> None:
+        self._written = bytearray()
+        self._stream: Stream | None = None
+        self.length = 0
+
+    def add(self, stream: Stream, data: bytes) -> None:
+        """What came next. The lines are text, so that a control character can mark where the stream changes."""
+        if stream is not self._stream:
+            self._stream = stream
+            self._written += MARKS[stream]
+        self._written += data
+        self.length += len(data)
+
+    def text(self, stream: Stream) -> str:
+        """One stream's."""
+        pieces = re.findall(MARKS[stream] + rb"([^\x01\x02]*)", self._written)
+        return b"".join(pieces).decode()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Record) and self._written == other._written
+
+    __hash__ = None  # type: ignore[assignment]  # it grows
 
 
 class Stack:
@@ -104,44 +132,35 @@ class Stack:
             await self.stop(part)
 
 
-async def follow(client: aiohttp.ClientSession, stack: Stack, command: str, dice: random.Random) -> Pieces:
+async def follow(client: aiohttp.ClientSession, stack: Stack, command: str, dice: random.Random) -> Record:
     """All of a log, by a follower who is cut off now and then and resumes by cursor."""
-    pieces: Pieces = []
-    position = 0
+    record = Record()
     while True:
         url = f"http://127.0.0.1:{stack.port}/toolbox/{SANDBOX}/process/session/s/command/{command}/logs"
-        until = position + dice.randrange(1_000, 200_000)
+        until = record.length + dice.randrange(1_000, 200_000)
         split = Demultiplexer()
         headers = {"Authorization": f"Bearer {KEY}"}
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-            async with client.ws_connect(f"{url}?follow=true&cursor={position}", headers=headers) as socket:
+            async with client.ws_connect(f"{url}?follow=true&cursor={record.length}", headers=headers) as socket:
                 async for message in socket:
                     for stream, data in [*split.feed(message.data), *split.flush()]:
-                        pieces.append((stream, data))
-                        position += len(data)
-                    if position >= until:
+                        record.add(stream, data)
+                    if record.length >= until:
                         break
                 else:
                     if socket.close_code == 1000:
-                        return pieces
+                        return record
         await asyncio.sleep(0.01)  # until a part that is being restarted is there again
 
 
-async def the_file(daemon: RunningDaemon, command: str) -> Pieces:
+async def the_file(daemon: RunningDaemon, command: str) -> Record:
     """The log as the daemon has it."""
-    decoder = FrameDecoder()
+    record, decoder = Record(), FrameDecoder()
     async with ask(daemon.door, f"/_daemon/logs/s/{command}?cursor=0") as answer:
-        return [(frame.stream, frame.payload) async for chunk in answer.chunks for frame in decoder.feed(chunk)]
-
-
-def joined(pieces: Pieces) -> Pieces:
-    """The same with adjacent pieces of a stream made one."""
-    whole: list[tuple[Stream, bytearray]] = []
-    for stream, data in pieces:
-        if not whole or whole[-1][0] is not stream:
-            whole.append((stream, bytearray()))
-        whole[-1][1].extend(data)
-    return [(stream, bytes(data)) for stream, data in whole]
+        async for chunk in answer.chunks:
+            for frame in decoder.feed(chunk):
+                record.add(frame.stream, frame.payload)
+    return record
 
 
 @asynccontextmanager
@@ -167,12 +186,10 @@ async def run_canary(stack: Stack, daemon: RunningDaemon, *, lines: int, restart
             await asyncio.sleep(0.15)
             await stack.restart(("runner", "redis", "proxy")[number % 3])
         followed = await asyncio.gather(*following)
-    truth = joined(await the_file(daemon, command))
+    truth = await the_file(daemon, command)
     for stream, name in ((Stream.STDOUT, "out"), (Stream.STDERR, "err")):
-        text = b"".join(data for kind, data in truth if kind is stream).decode()
-        assert text == "".join(f"{name} {number}\n" for number in range(1, lines + 1))
-    for pieces in followed:
-        assert joined(pieces) == truth
+        assert truth.text(stream) == "".join(f"{name} {number}\n" for number in range(1, lines + 1))
+    assert all(record == truth for record in followed)
 
 
 def sandbox(start: StartDaemon) -> AbstractAsyncContextManager[RunningDaemon]:
