@@ -1,7 +1,6 @@
 """Log relay: one tail of the daemon per followed command, whose frames go over the bus while anybody holds a lease."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -216,8 +215,7 @@ class Relay:
                 if self._tails.get(key) is tail:
                     del self._tails[key]
                 tail.task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await tail.task
+                await asyncio.wait([tail.task])
 
     async def _tick_or_over(self, tail: _Tail) -> None:
         over = asyncio.create_task(tail.over.wait())

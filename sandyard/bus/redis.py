@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import math
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -63,6 +62,8 @@ class RedisBus:
             url,
             protocol=2,
             socket_connect_timeout=DEADLINE_SECONDS,
+            # The deadlines are ours: the library's is `asyncio.wait_for`, which loses a cancellation on Python 3.11.
+            socket_timeout=None,
             retry=Retry(NoBackoff(), 0),
             max_connections=64,
         )
@@ -144,7 +145,7 @@ class RedisBus:
                 connection = await self._connect()
                 pause = FIRST_PAUSE_SECONDS
                 while True:
-                    self._dispatch(await connection.read_response(timeout=math.inf))
+                    self._dispatch(await connection.read_response())
                     # What is buffered is read without waiting; readers must get their turn in between.
                     await asyncio.sleep(0)
             except (RedisError, OSError, TimeoutError) as error:
@@ -206,8 +207,9 @@ class RedisBus:
             async with self._sending:
                 connection = self._connection
                 if connection is not None:
-                    with contextlib.suppress(RedisError, OSError):
-                        await connection.send_command("PING", check_health=False)
+                    with contextlib.suppress(RedisError, OSError, TimeoutError):
+                        async with asyncio.timeout(DEADLINE_SECONDS):
+                            await connection.send_command("PING", check_health=False)
             await asyncio.sleep(HEARTBEAT_SECONDS)
             if not self._heard and connection is not None and connection is self._connection:
                 async with self._sending:

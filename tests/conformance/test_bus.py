@@ -75,6 +75,22 @@ async def test_nothing_published_after_entering_is_missed(open_bus: OpenBus) -> 
                 assert await subscription.next(5) == Message("again", b"%d" % number)
 
 
+async def test_a_cancelled_publisher_ends(open_bus: OpenBus) -> None:
+    async def publish_on(bus: Bus) -> None:
+        while True:
+            await bus.publish("a", b"x")
+            await asyncio.sleep(0)
+
+    async with open_bus() as bus:
+        for number in range(300):
+            task = asyncio.create_task(publish_on(bus))
+            for _ in range(40 + number % 40):  # wherever the publisher is just then
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=5)
+            assert done, f"cancelling number {number} was not heard"
+
+
 async def test_an_empty_payload_is_a_message(open_bus: OpenBus) -> None:
     async with open_bus() as bus, bus.subscribe("a") as subscription:
         await bus.publish("a", b"")

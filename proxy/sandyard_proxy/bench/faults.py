@@ -143,7 +143,8 @@ class Faults:
         await serve(scope, receive, altered)
         if altered.has_left:
             with suppress(TimeoutError):
-                await asyncio.wait_for(until_gone(receive), STRUCK_SECONDS)
+                async with asyncio.timeout(STRUCK_SECONDS):
+                    await until_gone(receive)
 
     async def _strike(self, entry: Entry, facts: Facts) -> str | None:
         """Have the sandbox ended by its runner; the reason when that did not happen."""

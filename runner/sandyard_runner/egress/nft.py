@@ -17,7 +17,8 @@ async def run_nft(script: str, *, inside: Sequence[str] = ()) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        _, said = await asyncio.wait_for(process.communicate(script.encode()), NFT_SECONDS)
+        async with asyncio.timeout(NFT_SECONDS):
+            _, said = await process.communicate(script.encode())
     except TimeoutError as error:
         process.kill()
         await process.wait()

@@ -52,7 +52,8 @@ class Engine:
         job = partial(_wrapped, doing, work, self._client)
         loop = asyncio.get_running_loop()
         try:
-            return await asyncio.wait_for(loop.run_in_executor(self._pool, job), CALL_SECONDS + 10)
+            async with asyncio.timeout(CALL_SECONDS + 10):
+                return await loop.run_in_executor(self._pool, job)
         except TimeoutError as error:
             raise EngineUnreachable(f"cannot {doing}: the engine does not answer", recoverable=True) from error
 

@@ -36,7 +36,8 @@ class EventReader:
     async def start(self) -> None:
         """Return when the engine is listened to: what happens from here on is told."""
         self._thread.start()
-        await asyncio.wait_for(self._connected.wait(), START_SECONDS)
+        async with asyncio.timeout(START_SECONDS):
+            await self._connected.wait()
 
     async def close(self) -> None:
         """End the thread."""

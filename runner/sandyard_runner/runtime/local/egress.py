@@ -183,7 +183,8 @@ async def _bind_inside(pid: int) -> Sockets:
             stderr=asyncio.subprocess.PIPE,
         )
         try:
-            _, said = await asyncio.wait_for(process.communicate(), HELPER_SECONDS)
+            async with asyncio.timeout(HELPER_SECONDS):
+                _, said = await process.communicate()
         except TimeoutError as error:
             process.kill()
             await process.wait()

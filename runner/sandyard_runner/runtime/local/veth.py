@@ -152,7 +152,8 @@ async def _run(*command: str) -> str:
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     try:
-        out, said = await asyncio.wait_for(process.communicate(), SECONDS)
+        async with asyncio.timeout(SECONDS):
+            out, said = await process.communicate()
     except TimeoutError as error:
         process.kill()
         await process.wait()
