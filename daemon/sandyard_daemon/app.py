@@ -2,6 +2,7 @@
 
 import asyncio
 from _operator import _compare_digest  # what `hmac` itself uses; `hmac` would load OpenSSL for it
+from typing import TYPE_CHECKING, Protocol
 
 from sandyard_daemon.areas import Areas
 from sandyard_daemon.diary import report
@@ -12,18 +13,37 @@ from sandyard_daemon.wire import DOOR_HEADER, OWN_ERROR_HEADER
 from sandyard_daemon.wire.operations import OPERATIONS
 from sandyard_daemon.wire.versions import Caller
 
+if TYPE_CHECKING:
+    from sandyard_daemon.telemetry.spans import Tracer
+
 _OLD_ERROR_KEYS = ("statusCode", "message", "code", "timestamp", "path", "method")
 """What the error model of a strictly decoding release knows."""
+
+
+class Tracing(Protocol):
+    """Whether requests are traced, now."""
+
+    @property
+    def tracer(self) -> "Tracer | None":
+        """`None` while they are not, which is nearly always: that costs one look."""
 
 
 class Application:
     """Dispatches requests of the door."""
 
     def __init__(
-        self, secret: bytes, operations: dict[str, Handler], areas: Areas, paths: dict[str, Handler], *, ports: Handler
+        self,
+        secret: bytes,
+        operations: dict[str, Handler],
+        areas: Areas,
+        paths: dict[str, Handler],
+        *,
+        ports: Handler,
+        tracing: Tracing,
     ) -> None:
         """`operations` are at hand, by operation id; the others are looked for in the `areas`."""
         self._secret = secret
+        self._tracing = tracing
         self._router = Router()
         for operation in OPERATIONS:
             handler: Handler | None = None
@@ -37,9 +57,13 @@ class Application:
 
     async def __call__(self, request: Request) -> Answer:
         """Answer one request; every error becomes the envelope."""
+        tracer = self._tracing.tracer
+        return await (self._answer(request) if tracer is None else tracer.trace(request, self._answer))
+
+    async def _answer(self, request: Request) -> Answer:
         try:
             self._check_secret(request)
-            handler, request.parameters = self._route(request)
+            handler = self._route(request)
             return await handler(request)
         except DaemonError as error:
             return _error_response(request, error)
@@ -53,10 +77,11 @@ class Application:
         if not _compare_digest((request.header(DOOR_HEADER) or "").encode("latin-1"), self._secret):
             raise Unauthorized("the door's secret is missing or wrong")
 
-    def _route(self, request: Request) -> tuple[Handler, list[str]]:
+    def _route(self, request: Request) -> Handler:
         if not request.raw_path.startswith("/"):
             raise BadRequest("the request target must be a path")
-        return self._router.find(request.method, request.segments)
+        handler, request.parameters, request.route = self._router.find(request.method, request.segments)
+        return handler
 
 
 def _not_built(operation_id: str) -> Handler:

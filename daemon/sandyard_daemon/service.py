@@ -111,16 +111,17 @@ async def serve(arguments: Arguments) -> None:
     }
     areas = Areas(Context(environment, children, state, executions))
     paths = {**InternalRoutes(sessions, events, logs).handlers(), **areas.internal()}
-    server = Server(Application(secret, operations, areas, paths, ports=PortRoutes().forward))
+    server = Server(Application(secret, operations, areas, paths, ports=PortRoutes().forward, tracing=telemetry))
     await server.listen(str(arguments.door_dir / DOOR_NAME))
     gc.collect()
     gc.freeze()  # supervisors are forked from here: a collection in one must not copy all these pages
     report("listening", door=str(arguments.door_dir / DOOR_NAME))
     await stopping.wait()
-    await asyncio.gather(sessions.close(SHUTDOWN_SECONDS), areas.close(), telemetry.close())
+    await asyncio.gather(sessions.close(SHUTDOWN_SECONDS), areas.close())
     executions.close()
     events.close()
     await server.close(_REQUEST_GRACE_SECONDS)
+    await telemetry.close()  # last: it tells how the others ended
     children.stop()
     state.remove()
 

@@ -88,6 +88,9 @@ def test_what_an_area_needs_is_not_loaded_at_the_start() -> None:
     assert "sandyard_daemon.areas" in loaded
     heavy = {"wsproto", "zlib", "email", "multipart", "shutil", "tempfile", "pty", "argparse", "uuid", "hashlib"}
     assert not loaded & heavy
+    assert [name for name in loaded if name.startswith("sandyard_daemon.telemetry.")] == [
+        "sandyard_daemon.telemetry.switch"
+    ]
 
 
 def test_nothing_of_the_daemon_is_inherited_by_user_processes(daemon: Daemon) -> None:

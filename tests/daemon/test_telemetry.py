@@ -1,17 +1,15 @@
-"""Telemetry: off without an endpoint, OTLP over plain HTTP with one, a collector that fails does no harm."""
+"""Telemetry: off without an endpoint, metrics and log lines with one, a collector that fails does no harm."""
 
-import json
-import threading
+import socket
+import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import pytest
 
-from sandyard_daemon.telemetry.collector import Collector, Unusable
 from sandyard_daemon.telemetry.exporter import MAX_LINE, Splitter
 from sandyard_daemon.wire import LogFrame, Stream
 from tests.daemon.conftest import Daemon, Starter, eventually
+from tests.otlp import RecordingCollector, attributes, running_collector
 
 GAUGES = {
     f"daytona.sandbox.{name}"
@@ -29,61 +27,10 @@ GAUGES = {
 }
 
 
-class RecordingCollector:
-    """Keeps what it is sent; answers with the next of `statuses`, then 200."""
-
-    def __init__(self) -> None:
-        self.posts: list[tuple[str, str | None, Any]] = []
-        self.statuses: list[int] = []
-        collector = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                status = collector.statuses.pop(0) if collector.statuses else 200
-                if status == 200:
-                    collector.posts.append((self.path, self.headers["sandbox-auth-token"], body))
-                self.send_response(status)
-                self.send_header("Content-Length", "2")
-                self.end_headers()
-                self.wfile.write(b"{}")
-
-            def log_message(self, format: str, *arguments: object) -> None:
-                """Quiet."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/base/"
-
-    def of(self, path: str) -> list[tuple[str, str | None, Any]]:
-        return [post for post in self.posts if post[0] == path]
-
-    def lines(self) -> list[tuple[str, str]]:
-        found = []
-        for _, _, body in self.of("/base/v1/logs"):
-            for record in body["resourceLogs"][0]["scopeLogs"][0]["logRecords"]:
-                found.append((record["severityText"], record["body"]["stringValue"]))
-        return found
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture
 def collector() -> Iterator[RecordingCollector]:
-    made = RecordingCollector()
-    yield made
-    made.close()
-
-
-def labels(resource: Any) -> dict[str, str]:
-    return {item["key"]: item["value"]["stringValue"] for item in resource["attributes"]}
+    with running_collector() as made:
+        yield made
 
 
 def test_metrics_and_the_entrypoints_lines_are_sent_after_init(
@@ -104,7 +51,7 @@ def test_metrics_and_the_entrypoints_lines_are_sent_after_init(
     _, token, body = collector.of("/base/v1/metrics")[0]
     assert token == "secret-token"
     (group,) = body["resourceMetrics"]
-    told = labels(group["resource"])
+    told = attributes(group["resource"])
     assert told["service.name"] == "sandbox-sandbox-of-this-test"
     assert (told["team"], told["x"]) == ("blue", "y")
     metrics = group["scopeMetrics"][0]["metrics"]
@@ -131,8 +78,7 @@ def test_lines_survive_a_collector_that_fails_for_a_while(start_daemon: Starter,
 @pytest.mark.parametrize(
     ("endpoint", "said"),
     [
-        ("https://collector:4318", "https is not supported"),
-        ("collector:4318", "no http:// URL"),
+        ("collector:4318", "no http:// or https:// URL"),
         ("http://[bad", "no URL"),
     ],
 )
@@ -146,7 +92,7 @@ def test_an_endpoint_that_cannot_be_used_is_said_once_and_does_no_harm(
     assert end(daemon).count(said) == 1
 
 
-def test_a_collector_that_refuses_is_said_once_for_all_refusals(
+def test_a_collector_that_refuses_is_said_once_for_each_kind(
     start_daemon: Starter, collector: RecordingCollector
 ) -> None:
     collector.statuses = [400] * 5
@@ -154,7 +100,45 @@ def test_a_collector_that_refuses_is_said_once_for_all_refusals(
     assert daemon.post("/init", {"token": "secret-token"}).status == 200
     eventually(lambda: collector.of("/base/v1/metrics"))
     assert collector.lines() == [], "what is refused for good is not sent again"
-    assert end(daemon).count("telemetry_failed") == 1
+    said = end(daemon)
+    assert said.count("telemetry_failed path='/v1/metrics'") == 1
+    assert said.count("telemetry_failed path='/v1/logs'") == 1
+
+
+def test_posts_share_a_connection_and_survive_its_end(start_daemon: Starter) -> None:
+    with running_collector() as collector:
+        daemon = start_daemon(DAYTONA_OTEL_ENDPOINT=collector.url, OTEL_METRIC_EXPORT_INTERVAL="20")
+        assert daemon.post("/init", {}).status == 200
+        eventually(lambda: len(collector.posts) >= 10)
+        assert collector.connections <= 2, "logs and metrics may begin at the same moment"
+        collector.is_hasty = True
+        before = len(collector.posts)
+        eventually(lambda: len(collector.posts) >= before + 5)
+        assert "telemetry_failed" not in end(daemon)
+
+
+def test_the_last_lines_and_requests_are_sent_when_the_daemon_ends(
+    start_daemon: Starter, collector: RecordingCollector
+) -> None:
+    daemon = start_daemon(
+        "sh", "-c", "trap 'echo bye; exit' TERM; sleep 30 & wait", DAYTONA_OTEL_ENDPOINT=collector.url
+    )
+    assert daemon.post("/init", {}).status == 200
+    assert daemon.get("/version").status == 200
+    end(daemon)
+    assert collector.lines() == [("INFO", "bye")]
+    assert [span["name"] for span in collector.spans()] == ["GET /version"]
+
+
+def test_a_collector_that_never_answers_does_not_keep_a_daemon_from_ending(start_daemon: Starter) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        daemon = start_daemon("echo", "hello", DAYTONA_OTEL_ENDPOINT=endpoint)
+        assert daemon.post("/init", {}).status == 200
+        assert daemon.get("/version").status == 200
+        began = time.monotonic()
+        assert "spans_dropped count=1" in end(daemon)
+        assert time.monotonic() - began < 3
 
 
 def end(daemon: Daemon) -> str:
@@ -168,11 +152,6 @@ def end(daemon: Daemon) -> str:
 def test_without_an_endpoint_nothing_of_it_is_loaded(daemon: Daemon) -> None:
     assert daemon.post("/init", {"token": "t"}).status == 200
     assert end(daemon).count("telemetry") == 0
-
-
-def test_https_is_refused_when_the_collector_is_made() -> None:
-    with pytest.raises(Unusable, match="no TLS"):
-        Collector("https://collector")
 
 
 def test_lines_are_cut_where_they_end_and_a_long_one_in_pieces() -> None:

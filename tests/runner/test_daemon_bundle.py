@@ -1,14 +1,20 @@
 """The daemon bundle: complete, relocatable, built once."""
 
+import ipaddress
 import os
 import shutil
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 
+from sandyard.certificates import new_authority, new_server_certificate
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle, main
+from tests.otlp import running_collector
 
 PROBE = """
 import asyncio, base64, ctypes, fcntl, hashlib, hmac, json, os, pwd, select, signal, socket, struct, sys, termios, zlib
@@ -19,6 +25,21 @@ files = [getattr(module, "__file__", None) for module in sys.modules.values()]
 outside = [file for file in files if file and not file.startswith(sys.prefix)]
 print(json.dumps([sys.prefix, outside, hashlib.sha1(b"x").hexdigest()[:8], sys.flags.utf8_mode]))
 """
+
+POSTING = """
+import sys
+sys.modules["ssl"] = None  # as the daemon's own start does
+import asyncio
+from sandyard_daemon.telemetry.collector import Collector
+async def post():
+    try:
+        await Collector(sys.argv[1], {}).post("/v1/logs", {"from": "the bundle"}, "token")
+    except OSError as error:
+        print(type(error).__name__, error.strerror)
+asyncio.run(post())
+"""
+MAX_BUNDLE = 28 << 20
+"""Bytes; 20.9 MB, and 5.7 of OpenSSL with what is Python's of it."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +66,34 @@ def test_the_bundle_runs_in_a_root_that_holds_nothing_else(bundle: Bundle, tmp_p
     command = ["chroot", str(tmp_path), *bundle.python("/opt/sandyard"), "-c", "import asyncio; print('alive')"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     assert (done.stdout, done.stderr) == ("alive\n", "")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="chroot needs root")
+def test_the_bundle_speaks_tls_and_trusts_whom_the_root_around_it_does(bundle: Bundle, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(bundle.path, root / "opt/sandyard")
+    authority, key = new_authority(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "of this test")]))
+    names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+    server = tmp_path / "server.pem"
+    server.write_bytes(b"".join(new_server_certificate(authority, key, "collector", names, timedelta(days=1))))
+
+    def post() -> str:
+        command = ["chroot", str(root), *bundle.python("/opt/sandyard"), "-c", POSTING, collector.url]
+        return subprocess.run(command, capture_output=True, text=True, timeout=30, check=True).stdout
+
+    with running_collector(certificate=server) as collector:
+        told = post()
+        assert told.startswith("NoAuthorities this sandbox has no CA certificates")
+        assert "install ca-certificates" in told
+        (root / "etc/ssl/certs").mkdir(parents=True)
+        (root / "etc/ssl/certs/ca-certificates.crt").write_bytes(authority)
+        assert post() == ""
+        assert collector.posts == [("/base/v1/logs", "token", {"from": "the bundle"})]
+
+
+def test_it_is_small(bundle: Bundle) -> None:
+    assert sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file()) < MAX_BUNDLE
 
 
 def test_a_second_call_gives_the_same_bundle_and_leaves_no_scratch(bundle: Bundle) -> None:

@@ -52,6 +52,10 @@ class Request:
         self.raw_path, _, self.raw_query = target.partition("?")
         self.headers = headers
         self.parameters: list[str] = []
+        self.route = ""
+        """The path's form, like `/process/session/{sessionId}`; empty until one was found."""
+        self.is_taken_over = False
+        """Whether the connection left HTTP for this request."""
         self._body = body
 
     @property
@@ -83,7 +87,9 @@ class Request:
 
     def take_over(self) -> Tunnel:
         """The raw connection, for a protocol switch."""
-        return self._body.take_over()
+        tunnel = self._body.take_over()
+        self.is_taken_over = True
+        return tunnel
 
     async def json_object(self, *, optional: bool = False) -> dict[str, Any]:
         """The body as a JSON object with lower-cased keys. With `optional` an empty body is `{}`.

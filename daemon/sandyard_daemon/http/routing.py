@@ -1,5 +1,7 @@
 """From method and path to a handler."""
 
+from typing import NamedTuple
+
 from sandyard_daemon.errors import NotFound, WrongMethod
 from sandyard_daemon.http.messages import Handler
 
@@ -9,12 +11,23 @@ REST = "{*}"
 _PARAMETER = "{}"
 
 
+class Found(NamedTuple):
+    """What serves a request."""
+
+    handler: Handler
+    parameters: list[str]
+    """In order."""
+    path: str
+    """The form that matched, as it was added."""
+
+
 class _Node:
-    __slots__ = ("children", "handlers")
+    __slots__ = ("children", "handlers", "path")
 
     def __init__(self) -> None:
         self.children: dict[str, _Node] = {}
         self.handlers: dict[str, Handler] = {}
+        self.path = ""
 
 
 class Router:
@@ -30,14 +43,15 @@ class Router:
             name = part if part == REST or not part.startswith("{") else _PARAMETER
             node = node.children.setdefault(name, _Node())
         node.handlers[method] = handler
+        node.path = path
 
-    def find(self, method: str, segments: list[str]) -> tuple[Handler, list[str]]:
-        """The handler and its parameters in order. Raises `NotFound`, `WrongMethod`."""
+    def find(self, method: str, segments: list[str]) -> Found:
+        """Raises `NotFound`, `WrongMethod`."""
         matches = list(_walk(self._root, segments, 0, []))
         for node, parameters in matches:
             handler = node.handlers.get(method) or node.handlers.get("*")
             if handler is not None:
-                return handler, parameters
+                return Found(handler, parameters, node.path)
         path = "/" + "/".join(segments)
         if matches:
             allowed = ", ".join(sorted({name for node, _ in matches for name in node.handlers}))

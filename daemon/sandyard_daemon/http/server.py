@@ -48,6 +48,8 @@ class Server:
             await asyncio.wait(tasks, timeout=grace_seconds)
         for connection in list(self._connections):
             connection.abort()
+        if tasks:
+            await asyncio.wait(tasks, timeout=grace_seconds)  # what they do at their end
 
     def _accept(self) -> Connection:
         return Connection(self._dispatch, self._connections)

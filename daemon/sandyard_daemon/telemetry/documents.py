@@ -1,4 +1,4 @@
-"""The OTLP documents: what is measured and what was logged, with who says so."""
+"""The OTLP documents: what is measured, what was logged and what was asked, with who says so."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from sandyard_daemon import VERSION
 from sandyard_daemon.system.metrics import Metrics
+from sandyard_daemon.telemetry.spans import Span
 
 EXTRA_LABELS = "DAYTONA_SANDBOX_OTEL_EXTRA_LABELS"
 _LABELS = {
@@ -16,6 +17,9 @@ _LABELS = {
 }
 _SCOPE = {"name": "sandyard-daemon", "version": VERSION}
 _INFO, _ERROR = 9, 17
+_SERVER_SPAN = 2
+_STATUS_ERROR = 2
+_SAMPLED, _ORIGIN_KNOWN, _PARENT_IS_REMOTE = 0x1, 0x100, 0x200
 
 
 class Line(NamedTuple):
@@ -79,8 +83,33 @@ def logs_document(who: dict[str, Any], lines: Sequence[Line]) -> dict[str, Any]:
     return {"resourceLogs": [{"resource": who, "scopeLogs": [{"scope": _SCOPE, "logRecords": records}]}]}
 
 
-def _attribute(name: str, value: str) -> dict[str, Any]:
-    return {"key": name, "value": {"stringValue": value}}
+def spans_document(who: dict[str, Any], spans: Sequence[Span]) -> dict[str, Any]:
+    """`/v1/traces`: a server's span for each request."""
+    made = [_span(span) for span in spans]
+    return {"resourceSpans": [{"resource": who, "scopeSpans": [{"scope": _SCOPE, "spans": made}]}]}
+
+
+def _span(span: Span) -> dict[str, Any]:
+    told = {
+        "traceId": span.trace_id,
+        "spanId": span.span_id,
+        "flags": _SAMPLED | _ORIGIN_KNOWN,
+        "name": span.name,
+        "kind": _SERVER_SPAN,
+        "startTimeUnixNano": str(span.started),
+        "endTimeUnixNano": str(span.ended),
+        "attributes": [_attribute(name, value) for name, value in span.attributes.items()],
+        "status": {"code": _STATUS_ERROR} if span.is_error else {},
+    }
+    if span.parent is not None:
+        told |= {"parentSpanId": span.parent.span_id, "flags": _SAMPLED | _ORIGIN_KNOWN | _PARENT_IS_REMOTE}
+        if span.parent.state:
+            told["traceState"] = span.parent.state
+    return told
+
+
+def _attribute(name: str, value: str | int) -> dict[str, Any]:
+    return {"key": name, "value": {"intValue": str(value)} if isinstance(value, int) else {"stringValue": value}}
 
 
 def _percent(part: int, whole: int) -> float:

@@ -1,21 +1,29 @@
-"""Two tasks: one posts what the sandbox uses from time to time, one the lines of the entrypoint's log as they come."""
+"""Three tasks: one posts what the sandbox uses from time to time, one the lines of the entrypoint's log as they come,
+one the requests that are over."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
+from enum import Enum, auto
 from typing import Any
 
 from sandyard_daemon.diary import report
 from sandyard_daemon.sessions.log import CommandLog
 from sandyard_daemon.system.metrics import Meter
 from sandyard_daemon.telemetry.collector import Collector, Refused, Unusable
-from sandyard_daemon.telemetry.documents import Line, logs_document, metrics_document, resource
+from sandyard_daemon.telemetry.documents import Line, logs_document, metrics_document, resource, spans_document
+from sandyard_daemon.telemetry.spans import Span, SpanQueue, Tracer
 from sandyard_daemon.wire import LogFrame, Stream
 
 INTERVAL_VARIABLE = "OTEL_METRIC_EXPORT_INTERVAL"
 """Milliseconds between two metrics. *Source:* OpenTelemetry's environment variables."""
 INTERVAL_SECONDS = 60.0
+DELAY_VARIABLE = "OTEL_BSP_SCHEDULE_DELAY"
+"""Milliseconds that a span waits for others. *Source:* the same."""
+DELAY_SECONDS = 5.0
+FLUSH_SECONDS = 1.0
+"""What an end of the daemon waits for a collector, at the most."""
 MAX_LINES = 500
 """In one post."""
 MAX_LINE = 64 << 10
@@ -27,32 +35,61 @@ _RETRY_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
 def open_exporter(endpoint: str, token: str, variables: Mapping[str, str], log: CommandLog) -> "Exporter | None":
     """Begin to export; `None` for an endpoint that cannot be used, which is said in the daemon's own log."""
     try:
-        return Exporter(Collector(endpoint), token, variables, log)
+        return Exporter(Collector(endpoint, variables), token, variables, log)
     except Unusable as error:
         report("telemetry_off", reason=str(error))
         return None
 
 
+class _Outcome(Enum):
+    """What became of a post."""
+
+    TAKEN = auto()
+    REFUSED = auto()
+    """For good."""
+    FAILED = auto()
+    """Another attempt may do."""
+
+
 class Exporter:
-    """Sends until it is closed. What a collector misses is retried (log lines) or left out (metrics)."""
+    """Sends until it is closed. What a collector misses is retried (log lines, spans) or left out (metrics)."""
 
     def __init__(self, collector: Collector, token: str, variables: Mapping[str, str], log: CommandLog) -> None:
         self.token = token
+        self._spans = SpanQueue()
+        self.tracer = Tracer(self._spans)
+        """What the requests to be told of pass through."""
         self._collector = collector
         self._who = resource(variables)
-        self._is_failing = False
-        milliseconds = variables.get(INTERVAL_VARIABLE, "")
-        interval = int(milliseconds) / 1000 if milliseconds.isdigit() and int(milliseconds) else INTERVAL_SECONDS
+        self._failing: set[str] = set()
+        self._dropped = 0
+        self._sending: list[Span] = []
+        self._log_task = _started(self._send_log(log))
         self._tasks = [
-            asyncio.ensure_future(self._send_metrics(interval)),
-            asyncio.ensure_future(self._send_log(log)),
+            self._log_task,
+            _started(self._send_metrics(_seconds(variables, INTERVAL_VARIABLE, INTERVAL_SECONDS))),
+            _started(self._send_spans(_seconds(variables, DELAY_VARIABLE, DELAY_SECONDS))),
         ]
 
     async def close(self) -> None:
-        """Stop at once."""
+        """Send what waits, in at the most `FLUSH_SECONDS`, and stop. Called when every request and session ended."""
+        until = asyncio.get_running_loop().time() + FLUSH_SECONDS
+        await asyncio.wait([self._log_task], timeout=FLUSH_SECONDS)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._flush()
+        self._collector.close()
+        self._count(len(self._sending) + len(self._spans))
+
+    async def _flush(self) -> None:
+        while spans := self._sending or self._spans.take():
+            self._sending = spans
+            if await self._post("/v1/traces", spans_document(self._who, spans)) is not _Outcome.TAKEN:
+                return
+            self._sending = []
 
     async def _send_metrics(self, interval: float) -> None:
         meter = Meter()
@@ -68,29 +105,56 @@ class Exporter:
                 for start in range(0, len(lines), MAX_LINES):
                     await self._insist("/v1/logs", logs_document(self._who, lines[start : start + MAX_LINES]))
 
-    async def _insist(self, path: str, document: dict[str, Any]) -> None:
-        """Post until it is taken or refused for good. The log itself waits in its file meanwhile."""
+    async def _send_spans(self, delay: float) -> None:
+        while True:
+            self._sending = await self._spans.batch(delay)
+            outcome = await self._insist("/v1/traces", spans_document(self._who, self._sending))
+            refused = len(self._sending) if outcome is _Outcome.REFUSED else 0
+            self._sending = []
+            self._count(refused)
+
+    def _count(self, refused: int) -> None:
+        """Say what was lost since the last time that was said."""
+        dropped, self._spans.dropped = self._spans.dropped + refused, 0
+        if dropped:
+            self._dropped += dropped
+            report("spans_dropped", count=dropped, total=self._dropped)
+
+    async def _insist(self, path: str, document: dict[str, Any]) -> _Outcome:
+        """Post until it is taken or refused for good. The log waits in its file meanwhile, spans in their queue."""
         attempt = 0
-        while not await self._post(path, document):
+        while (outcome := await self._post(path, document)) is _Outcome.FAILED:
             await asyncio.sleep(_RETRY_SECONDS[min(attempt, len(_RETRY_SECONDS) - 1)])
             attempt += 1
+        return outcome
 
-    async def _post(self, path: str, document: dict[str, Any]) -> bool:
-        """False when another attempt may do. Of failures in a row the first is reported."""
+    async def _post(self, path: str, document: dict[str, Any]) -> _Outcome:
+        """Of failures in a row, the first of each path is reported."""
         problem: Exception
         try:
             await self._collector.post(path, document, self.token)
         except Refused as error:
-            problem, may_retry = error, error.status == 429 or error.status >= 500
+            may_retry = error.status == 429 or error.status >= 500
+            problem, outcome = error, _Outcome.FAILED if may_retry else _Outcome.REFUSED
         except (OSError, TimeoutError) as error:
-            problem, may_retry = error, True
+            problem, outcome = error, _Outcome.FAILED
         else:
-            self._is_failing = False
-            return True
-        if not self._is_failing:
-            self._is_failing = True
+            self._failing.discard(path)
+            return _Outcome.TAKEN
+        if path not in self._failing:
+            self._failing.add(path)
             report("telemetry_failed", path=path, error=str(problem) or type(problem).__name__)
-        return not may_retry
+        return outcome
+
+
+def _started(work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    return asyncio.get_running_loop().create_task(work)
+
+
+def _seconds(variables: Mapping[str, str], name: str, default: float) -> float:
+    """A variable in milliseconds."""
+    milliseconds = variables.get(name, "")
+    return int(milliseconds) / 1000 if milliseconds.isdigit() and int(milliseconds) else default
 
 
 class Splitter:

@@ -7,6 +7,7 @@ from sandyard_daemon.sessions.registry import ENTRYPOINT, ENTRYPOINT_COMMAND, Se
 
 if TYPE_CHECKING:
     from sandyard_daemon.telemetry.exporter import Exporter
+    from sandyard_daemon.telemetry.spans import Tracer
 
 ENDPOINT = "DAYTONA_OTEL_ENDPOINT"
 
@@ -19,6 +20,8 @@ class TelemetrySwitch:
         self._sessions = sessions
         self._exporter: Exporter | None = None
         self._is_decided = False
+        self.tracer: Tracer | None = None
+        """What makes spans of requests, once there is telemetry."""
 
     def turn_on(self, token: str | None) -> None:
         """Begin to export; again, go on with the new token. Never fails: a collector is not worth a sandbox."""
@@ -32,8 +35,9 @@ class TelemetrySwitch:
 
         log = self._sessions.get(ENTRYPOINT).command(ENTRYPOINT_COMMAND).log
         self._exporter = open_exporter(endpoint, token or "", self._environment.variables, log)
+        self.tracer = None if self._exporter is None else self._exporter.tracer
 
     async def close(self) -> None:
-        """Stop exporting."""
+        """Send what is waiting, in at the most a second, and stop."""
         if self._exporter is not None:
             await self._exporter.close()
