@@ -5,11 +5,12 @@ import dataclasses
 import json
 import uuid
 from collections.abc import AsyncIterator
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from sandyard_api.jobs.wire import Resources, SandboxSpec
+from sandyard_runner.door_http import Door, ask_json
 from sandyard_runner.errors import NotPresent, Unsupported
 from sandyard_runner.runtime.contract import CanCommit, CanPause, CanResize, PresentState, Runtime
 from sandyard_runner.wire import Enforcement
@@ -165,15 +166,32 @@ async def test_other_limits_hold_while_it_runs_or_are_refused_as_the_table_says(
     for _ in range(2):
         await runtime.resize(spec.sandbox_id, Resources(2, 2, 3))
     if has_daemon(runtime):
-        # Version 2 of control groups, then version 1.
-        limit = await said(
-            runtime, spec, "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
-        )
-        assert runtime.name != "docker" or str(2 << 30) in limit
+        assert (await metrics(runtime, spec))["memTotal"] == 2 << 30
     await runtime.stop(spec.sandbox_id)
     await runtime.resize(spec.sandbox_id, Resources(1, 1, 3))
     await runtime.start(spec)
     assert await state_of(runtime, spec.sandbox_id) is PresentState.RUNNING
+
+
+async def test_a_sandbox_is_measured_against_limits_that_are_enforced(runtime: Runtime) -> None:
+    spec = await started(runtime, cpu=1, memory_gib=1)
+    enforced = {row.name for row in runtime.capabilities() if row.enforcement is Enforcement.ENFORCED}
+    if not has_daemon(runtime) or not {"cpu", "memory"} <= enforced:
+        return
+    seen = await metrics(runtime, spec)
+    assert (seen["memTotal"], seen["cpuCount"]) == (1 << 30, 1)
+    await said(runtime, spec, "head -c 40000000 /dev/zero > /dev/shm/some; (while :; do :; done) & sleep 1")
+    busy = await metrics(runtime, spec)
+    assert busy["memUsed"] - seen["memUsed"] > 35_000_000
+    assert busy["memUsed"] < 300_000_000, "the machine uses more"
+    assert busy["cpuUsedPct"] > 1, "a shell without end has its share of any machine"
+
+
+async def metrics(runtime: Runtime, spec: SandboxSpec) -> dict[str, Any]:
+    """What a sandbox tells of its use."""
+    status, answer = await ask_json(Door(runtime.door(spec.sandbox_id), spec.door_secret), "/system/metrics")
+    assert status == 200, answer
+    return dict(answer)
 
 
 async def test_a_commit_that_is_cancelled_leaves_no_image(runtime: Runtime, image: str) -> None:

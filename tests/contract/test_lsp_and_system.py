@@ -32,6 +32,7 @@ from daytona.common.lsp_server import LspCompletionPosition  # noqa: E402
 from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
 from tests.contract.toolbox import Toolbox, authorization  # noqa: E402
+from tests.contract.wire_client import request  # noqa: E402
 from tests.daemon.conftest import eventually  # noqa: E402
 from tests.daemon.lsp_places import SCRIPTED, real_servers  # noqa: E402
 from tests.daemon.toolbox_schema import check_body  # noqa: E402
@@ -253,8 +254,12 @@ def test_metrics_follow_the_sandboxes_limits(sandyard: Instance, sandbox: Sandbo
     assert 0 <= seen.cpu_used_pct <= 100
     assert seen.mem_total >= seen.mem_used > 0
     assert seen.disk_total >= seen.disk_used >= 0
-    if sandyard.combination.runtime == "docker":
+    answer = request("GET", f"{sandyard.origin}/_sandyard/capabilities", headers=authorization(sandyard))
+    rows = answer.json()["runners"][0]["capabilities"]
+    enforced = {name for name, row in rows.items() if row["enforcement"] == "enforced"}
+    if "memory" in enforced:
         assert seen.mem_total == sandbox.memory << 30
+    if "cpu" in enforced:
         assert seen.cpu_count == sandbox.cpu
 
 

@@ -233,3 +233,24 @@ async def test_many_sandboxes_start_at_once(runtime: LocalRuntime) -> None:
     await asyncio.gather(*(started(runtime, spec) for spec in specs))
     answers = await asyncio.gather(*(run(runtime, spec, "hostname") for spec in specs))
     assert [text.strip() for _, text in answers] == [spec.sandbox_id for spec in specs]
+
+
+@pytest.mark.parametrize("user", [None, "root"])
+async def test_a_sandbox_sees_its_limits_and_cannot_change_them(runtime: LocalRuntime, user: str | None) -> None:
+    enforced = {row.name for row in runtime.capabilities() if row.enforcement is Enforcement.ENFORCED}
+    if "memory" not in enforced:
+        pytest.skip("no control group can be had here")
+    spec = await started(runtime, a_spec(user=user))
+    # Version 2 of control groups, then version 1.
+    files = "/sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes"
+    _, limits = await run(runtime, spec, f"cat {files} 2>/dev/null")
+    assert limits.split() == [str(spec.memory_gib << 30)]
+    freeing = "for file in $(ls FILES 2>/dev/null); do echo 99999999999 > $file && exit 1; done; exit 0"
+    remounting = "mount -o remount,bind,rw $(dirname $(ls FILES 2>/dev/null)) && exit 1; exit 0"
+    for attempt in (freeing, remounting, f"unshare --user --map-root-user --mount sh -c '{remounting}'"):
+        code, said = await run(runtime, spec, attempt.replace("FILES", files))
+        assert code == 0, said
+    _, mounts = await run(runtime, spec, "grep -c ' /sys/fs/cgroup' /proc/self/mountinfo")
+    assert int(mounts) >= 1
+    _, writable = await run(runtime, spec, "grep ' /sys/fs/cgroup' /proc/self/mountinfo | grep -v ' ro,'")
+    assert writable == ""

@@ -12,6 +12,8 @@ MOUNT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")
 FREEZER = "freezer"
 """A controller of version 1; in version 2 every group can be frozen."""
+ACCOUNTING = "cpuacct"
+"""Another: what a sandbox has used of the processors. In version 2 `cpu` says it too."""
 FREEZE_SECONDS = 10.0
 MAX_PROCESSES = 4096
 CPU_PERIOD_MICROSECONDS = 100_000
@@ -31,6 +33,12 @@ class Group:
     def procs(self) -> list[str]:
         """Files to which a process writes `0` to enter."""
         return [str(directory / "cgroup.procs") for directory in self.directories]
+
+    def shown(self) -> list[tuple[str, str]]:
+        """`(directory, place inside)` by which a sandbox sees its own group, where containers see theirs."""
+        if (self.directories[0] / "cgroup.controllers").exists():
+            return [(str(self.directories[0]), str(MOUNT))]
+        return [(str(each), str(MOUNT / each.relative_to(MOUNT).parts[0])) for each in self.directories]
 
     def members(self) -> set[int]:
         """Process ids in the group."""
@@ -147,6 +155,7 @@ class Limits:
                 "pids": [("pids.max", str(MAX_PROCESSES))],
                 "cpu": [("cpu.cfs_quota_us", str(quota))],
                 FREEZER: [],
+                ACCOUNTING: [],
             }
         # Swap accounting may be switched off.
         files = [(directory / name, value) for name, value in values[controller] if (directory / name).exists()]
@@ -180,7 +189,7 @@ def find_limits() -> Limits:
     if (MOUNT / "cgroup.controllers").exists():
         return _find_unified(MOUNT / own.get("", "/").lstrip("/"))
     parents = {}
-    for controller in (*CONTROLLERS, FREEZER):
+    for controller in (*CONTROLLERS, FREEZER, ACCOUNTING):
         parent = MOUNT / controller / own.get(controller, "/").lstrip("/")
         if parent.is_dir() and _can_make_groups(parent):
             parents[controller] = parent

@@ -13,6 +13,7 @@ from sandyard_runner.doors import remove_door
 from sandyard_runner.egress.closed import unreachable_networks
 from sandyard_runner.errors import RuntimeFailure, Unsupported
 from sandyard_runner.runtime.local import network
+from sandyard_runner.runtime.local.cgroups import Group
 from sandyard_runner.runtime.local.kept_images import KeptImages
 from sandyard_runner.runtime.local.launch import Launch
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
@@ -108,7 +109,7 @@ class Layout:
             (base / SPEC_FILE).unlink(missing_ok=True)
             Tree(base).remove()
 
-    def plain(self, spec: SandboxSpec, door: Path, run_id: str, procs: Sequence[str]) -> Launch:
+    def plain(self, spec: SandboxSpec, door: Path, run_id: str, group: Group | None) -> Launch:
         """How a sandbox starts without isolation."""
         home = str(self.base(spec.sandbox_id) / "home")
         return Launch(
@@ -117,11 +118,11 @@ class Layout:
             cwd=home,
             log=self._log(spec.sandbox_id),
             die_with_parent=not self.options.keep_running,
-            cgroup_procs=procs,
+            cgroup_procs=group.procs() if group else (),
         )
 
     def isolated(
-        self, spec: SandboxSpec, door: Path, procs: Sequence[str], command: Sequence[str] | None = None
+        self, spec: SandboxSpec, door: Path, group: Group | None, command: Sequence[str] | None = None
     ) -> Launch:
         """How a sandbox starts in namespaces; `command` instead of the daemon for a trial."""
         account = self.account(spec.user)
@@ -136,11 +137,11 @@ class Layout:
             cwd=account.home if (tree.files / account.home.lstrip("/")).is_dir() else "/",
             log=self._log(spec.sandbox_id),
             die_with_parent=not self.options.keep_running,
-            cgroup_procs=procs,
+            cgroup_procs=group.procs() if group else (),
             hostname=spec.sandbox_id,
             account=account,
             root=tree.files,
-            mounts=tree.mounts(door=door, bundle=self.bundle.path),
+            mounts=tree.mounts(door=door, bundle=self.bundle.path, groups=group.shown() if group else ()),
             folders=self.volumes.places(spec.mounts),
             own_network=has_own_network,
             unreachable=unreachable_networks() if uplink else (),

@@ -31,7 +31,7 @@ async def probe(layout: Layout, veth: Veth) -> None:
         await asyncio.to_thread(layout.make, spec)
         (layout.base(trial) / SPEC_FILE).unlink()  # a probe that is cut short is removed by the next start
         door = await asyncio.to_thread(prepare_door, layout.options.doors_dir, trial, "")
-        launched = await launch_namespaces(layout.isolated(spec, door, (), ("/bin/sleep", "60")))
+        launched = await launch_namespaces(layout.isolated(spec, door, None, ("/bin/sleep", "60")))
         try:
             if layout.options.network is Network.AUTO:
                 layout.uplink = await _find_uplink(trial, launched, veth)

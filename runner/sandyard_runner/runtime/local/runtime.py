@@ -217,10 +217,9 @@ class LocalRuntime(Keeping, WayOut):
         await self._hold(spec, running)
 
     async def _launch(self, spec: SandboxSpec, door: Path, run_id: str, group: Group | None) -> Launched:
-        procs = group.procs() if group else []
         if self._layout.is_isolated:
-            return await launch_namespaces(await asyncio.to_thread(self._layout.isolated, spec, door, procs))
-        return await launch_plain(self._layout.plain(spec, door, run_id, procs))
+            return await launch_namespaces(await asyncio.to_thread(self._layout.isolated, spec, door, group))
+        return await launch_plain(self._layout.plain(spec, door, run_id, group))
 
     async def _until_ready(self, spec: SandboxSpec, running: Running) -> None:
         """Return when the daemon answers and the network is connected. Raises `RuntimeFailure`."""

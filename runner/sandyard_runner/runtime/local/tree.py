@@ -130,8 +130,8 @@ class Tree:
                 _like_host(etc, "sudoers.d")
                 _replace(etc / "sudoers.d" / "sandbox", f"{USER} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
 
-    def mounts(self, *, door: Path, bundle: Path) -> list[dict[str, object]]:
-        """The mounts in order, as `enter.py` reads them."""
+    def mounts(self, *, door: Path, bundle: Path, groups: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
+        """The mounts in order, as `enter.py` reads them. `groups` are control groups and where they are shown."""
         unprivileged = ",userxattr" if os.geteuid() != 0 else ""
         planned: list[dict[str, object]] = []
         for target in self.overlaid():
@@ -153,6 +153,12 @@ class Tree:
             {"kind": "bind", "source": str(door), "target": "/run/sandyard"},
             {"kind": "bind", "source": str(bundle), "target": "/opt/sandyard", "readonly": True},
         ]
+        if groups:
+            planned.append({"kind": "tmpfs", "target": "/sys", "options": "mode=755,size=64k"})
+            # To be read only, by root too: who could write here would set the limits.
+            planned += [
+                {"kind": "bind", "source": source, "target": target, "readonly": True} for source, target in groups
+            ]
         if Path("/nix/store").is_dir():
             planned.append({"kind": "bind", "source": "/nix/store", "target": "/nix/store", "readonly": True})
         return planned
