@@ -15,6 +15,7 @@ from tests.daemon.conftest import Answer, Daemon
 from tests.daemon.toolbox_schema import check_body
 
 OLDEST_NODE = 20
+POSITION = {"line": 0, "character": 0}
 SCRIPTED = Path(__file__).with_name("scripted_language_server.py")
 
 

@@ -8,8 +8,9 @@ import pytest
 from sandyard_daemon.wire import DOOR_HEADER
 from tests.daemon.conftest import SECRET, Daemon, Starter, eventually
 from tests.daemon.files import conforms, error_of
-from tests.daemon.test_file_transfers import descriptors, left_behind
+from tests.daemon.processes import descriptors
 from tests.daemon.test_files import path
+from tests.daemon.transfers.uploading import left_behind
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from sandyard_daemon.system.groups import Groups
 from sandyard_daemon.system.metrics import Meter, whole_processors
 from tests.daemon.conftest import Daemon
-from tests.daemon.test_defects import children_of
+from tests.daemon.processes import children_of
 from tests.daemon.toolbox_schema import check_body
 
 SIZES = ("memTotal", "memUsed", "memCache", "diskTotal", "diskUsed", "diskFree")

@@ -18,7 +18,7 @@ from sandyard_daemon.git.process import Command, Git
 from sandyard_daemon.wire import DOOR_HEADER
 from tests.daemon.conftest import SECRET, Daemon, DoorConnection, eventually
 from tests.daemon.git.conftest import CREDENTIALS, PERSON, Toolbox, git, refused
-from tests.daemon.test_defects import children_of, is_alive
+from tests.daemon.processes import children_of, is_alive
 from tests.git_server import GitServer
 
 HEADERS = {DOOR_HEADER: SECRET}
