@@ -104,7 +104,7 @@ async def serve(arguments: Arguments) -> None:
         telemetry.turn_on(token)
 
     operations = {
-        **InfoRoutes(environment, initialized).handlers(),
+        **InfoRoutes(environment, initialized, telemetry.look).handlers(),
         **ExecuteRoutes(executions).handlers(),
         **SessionRoutes(sessions).handlers(),
         **logs.handlers(),

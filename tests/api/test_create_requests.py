@@ -26,6 +26,10 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ),
     ({"snapshot": "mine", "buildInfo": BUILD}, 400, "Cannot specify a snapshot when using a build info entry"),
     ({"cpu": 2}, 400, "Cannot specify Sandbox resources when using a snapshot"),
+    ({"otelEndpointOverride": "collector:4318"}, 400, "otelEndpointOverride must be an http or https URL"),
+    ({"otelEndpointOverride": "https:///v1"}, 400, "otelEndpointOverride must be an http or https URL"),
+    ({"otelEndpointOverride": "http://c?q=1"}, 400, "otelEndpointOverride must be an http or https URL"),
+    ({"otelEndpointOverride": 4318}, 400, "otelEndpointOverride must be a string"),
     ({"target": "mars"}, 404, "Region not found"),
     ({"autoStopInterval": -1}, 400, "Auto-stop interval must be non-negative"),
     ({"autoArchiveInterval": -1}, 400, "Auto-archive interval must be non-negative"),
@@ -39,6 +43,19 @@ async def test_what_cannot_be_is_refused_in_the_platforms_words(world: World) ->
     for body, status, message in REFUSED:
         answer = await world.client.call("POST", "/sandbox", body)
         assert (answer.status, answer.json["message"]) == (status, message), body
+
+
+async def test_a_collector_of_its_own_is_a_variable_of_the_sandbox_and_told_on_single_reads(world: World) -> None:
+    endpoint = "https://collector.example.com:4318/base"
+    made = await world.create(otelEndpointOverride=endpoint, env={"MINE": "1"})
+    read = (await world.client.call("GET", f"/sandbox/{made['id']}")).json
+    for answer in (made, read):
+        assert answer["otelEndpointOverride"] == endpoint
+        assert answer["env"] == {"MINE": "1", "DAYTONA_OTEL_ENDPOINT": endpoint}
+    listed = (await world.client.call("GET", "/sandbox")).json
+    assert "otelEndpointOverride" not in str(listed)
+    other = await world.create()
+    assert "otelEndpointOverride" not in other
 
 
 def test_a_dockerfile_starts_with_an_image() -> None:

@@ -61,6 +61,31 @@ def test_metrics_and_the_entrypoints_lines_are_sent_after_init(
     assert sorted(collector.lines()) == [("ERROR", "two"), ("INFO", "no newline"), ("INFO", "one")]
 
 
+def test_an_endpoint_that_comes_with_the_claim_of_a_warm_sandbox_counts(
+    start_daemon: Starter, collector: RecordingCollector
+) -> None:
+    daemon = start_daemon()
+    variables = {"DAYTONA_OTEL_ENDPOINT": collector.url, "DAYTONA_ORGANIZATION_ID": "whose-it-is"}
+    assert daemon.post("/env", {"set": {"OTHER": "1"}}).status == 200
+    assert daemon.post("/init", {"token": "t"}).status == 200
+    assert daemon.post("/env", {"set": variables}).status == 200
+    eventually(lambda: collector.of("/base/v1/metrics"))
+    _, token, body = collector.of("/base/v1/metrics")[0]
+    assert token == "t"
+    assert attributes(body["resourceMetrics"][0]["resource"])["daytona.organization.id"] == "whose-it-is"
+    assert daemon.get("/version").status == 200
+    end(daemon)
+    assert [span["name"] for span in collector.spans()] == ["GET /version"]
+
+
+def test_before_init_nothing_is_sent(start_daemon: Starter, collector: RecordingCollector) -> None:
+    daemon = start_daemon()
+    assert daemon.post("/env", {"set": {"DAYTONA_OTEL_ENDPOINT": collector.url}}).status == 200
+    assert daemon.get("/version").status == 200
+    end(daemon)
+    assert collector.posts == []
+
+
 def test_init_again_changes_the_token(start_daemon: Starter, collector: RecordingCollector) -> None:
     daemon = start_daemon(DAYTONA_OTEL_ENDPOINT=collector.url, OTEL_METRIC_EXPORT_INTERVAL="50")
     for token in ("first", "second"):

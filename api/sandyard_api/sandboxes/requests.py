@@ -1,9 +1,11 @@
 """What a create request may say: read, checked, and made into plain values. The messages are the platform's."""
 
+import re
 from dataclasses import dataclass
 
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
 from sandyard_api.sandboxes.network_requests import NetworkWish
+from sandyard_api.sandboxes.schemas import OTEL_ENDPOINT
 from sandyard_api.secrets.requests import read_mounts as read_secrets
 from sandyard_api.snapshots.images import BuildRequest, check_dockerfile, read_build
 from sandyard_api.validation import Fields
@@ -25,6 +27,10 @@ NOT_YET = {
     "spot": "Spot sandboxes",
 }
 """Fields that ask for something this version cannot do; refused, never silently dropped."""
+
+
+_URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+"""Of a collector: OTLP adds its own paths behind it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +65,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     resources = {name: fields.integer(name, minimum=0) for name in ("cpu", "gpu", "memory", "disk")}
     name, snapshot = fields.name("name"), fields.string("snapshot")
     target, user = fields.string("target"), fields.string("user")
-    env, labels = fields.strings("env"), fields.strings("labels")
+    env, labels = fields.strings("env") | _telemetry(fields), fields.strings("labels")
     public, secrets = fields.boolean("public"), read_secrets(fields)
     stop, archive = fields.integer("autoStopInterval"), fields.integer("autoArchiveInterval")
     pause = fields.integer("autoPauseInterval")
@@ -94,6 +100,16 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         auto_delete_minutes=AUTO_DELETE_OFF if delete is None else max(delete, AUTO_DELETE_OFF),
         ttl_minutes=ttl or None,
     )
+
+
+def _telemetry(fields: Fields) -> dict[str, str]:
+    """The variable by which a daemon knows its collector. Raises `BadRequest`."""
+    endpoint = fields.string("otelEndpointOverride")
+    if not endpoint:
+        return {}
+    if not _URL.fullmatch(endpoint):
+        raise BadRequest("otelEndpointOverride must be an http or https URL")
+    return {OTEL_ENDPOINT: endpoint}
 
 
 def check_interval(title: str, minutes: int | None) -> None:

@@ -11,6 +11,8 @@ from sandyard_api.sandboxes.states import SHOWN, Observed, Shown
 from sandyard_api.snapshots.images import DEFAULT_IMAGE_TITLE
 
 DEFAULT_USER = "daytona"
+OTEL_ENDPOINT = "DAYTONA_OTEL_ENDPOINT"
+"""A sandbox's variable: the collector of its daemon."""
 
 
 class BuildInfo(msgspec.Struct, rename="camel", kw_only=True):
@@ -76,6 +78,8 @@ class SandboxDto(SandboxListItem, kw_only=True):
     kvm: bool = False
     volumes: list[SandboxVolume]
     build_info: BuildInfo | UnsetType = UNSET
+    otel_endpoint_override: str | UnsetType = UNSET
+    """Where its daemon sends metrics, lines and traces; the variable `OTEL_ENDPOINT` of `env`."""
 
 
 class Url(msgspec.Struct):
@@ -155,7 +159,10 @@ def full(row: Sandbox, toolbox_url: str) -> SandboxDto:
     item = list_item(row, toolbox_url)
     values = {name: getattr(item, name) for name in SandboxListItem.__struct_fields__}
     volumes = [msgspec.convert(entry, SandboxVolume) for entry in row.volumes]
-    return SandboxDto(**values, env=row.env, volumes=volumes, build_info=_build_info(row))
+    collector = row.env.get(OTEL_ENDPOINT) or UNSET
+    return SandboxDto(
+        **values, env=row.env, volumes=volumes, build_info=_build_info(row), otel_endpoint_override=collector
+    )
 
 
 def _build_info(row: Sandbox) -> BuildInfo | UnsetType:

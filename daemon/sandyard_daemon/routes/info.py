@@ -11,9 +11,13 @@ from sandyard_daemon.routes.fields import optional_text, texts, variables
 class InfoRoutes:
     """Small facts, and the two calls that change what user processes see."""
 
-    def __init__(self, environment: Environment, on_init: Callable[[str | None], None]) -> None:
+    def __init__(
+        self, environment: Environment, on_init: Callable[[str | None], None], on_change: Callable[[], None]
+    ) -> None:
+        """`on_init` gets the token of `/init`; `on_change` is called behind each change of the environment."""
         self._environment = environment
         self._on_init = on_init
+        self._on_change = on_change
 
     def handlers(self) -> dict[str, Handler]:
         """By operation id."""
@@ -49,4 +53,5 @@ class InfoRoutes:
         body = await request.json_object(optional=True)
         prefix = optional_text(body, "unsetValuePrefix") or ""
         self._environment.change(variables(body, "set"), texts(body, "unset"), prefix)
+        self._on_change()
         return json_response(200, {"message": "Environment updated"})

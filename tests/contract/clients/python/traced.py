@@ -25,9 +25,11 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_
 async def main() -> tuple[str, str, str]:
     """Trace id, sandbox id, and a JSON document for each post."""
     port = os.environ["COLLECTOR_PORT"]
-    variables = {"DAYTONA_OTEL_ENDPOINT": f"http://127.0.0.1:{port}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    endpoint, variables = f"http://127.0.0.1:{port}", {"OTEL_BSP_SCHEDULE_DELAY": "100"}
     async with AsyncDaytona(DaytonaConfig(otel_enabled=True)) as daytona:
-        sandbox = await daytona.create(CreateSandboxFromSnapshotParams(env_vars=variables))
+        sandbox = await daytona.create(
+            CreateSandboxFromSnapshotParams(env_vars=variables, otel_endpoint_override=endpoint)
+        )
         try:
             await sandbox.process.create_session("collector")
             command = f"python3 -c {shlex.quote(COLLECTOR)} {port}"
