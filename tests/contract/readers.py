@@ -29,6 +29,20 @@ def continuous(messages: Iterable[bytes]) -> dict[str, bytes]:
     return _joined(split(b"".join(messages))[0])
 
 
+def go(messages: Iterable[bytes]) -> list[tuple[str, bytes]]:
+    """What the Go SDK hands out at each message, before the next comes: never the last two bytes of what it has."""
+    shown: list[tuple[str, bytes]] = []
+    held, stream = b"", None
+    for message in messages:
+        parts, stream = split(held + message, stream)
+        ends_with_marker = message[-MARKER_BYTES:] in MARKERS
+        held = b"" if ends_with_marker or not parts else parts[-1][1][1 - MARKER_BYTES :]
+        if held:
+            parts[-1] = (parts[-1][0], parts[-1][1][: -len(held)])
+        shown += parts
+    return shown
+
+
 def _joined(parts: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
     streams: dict[str, list[bytes]] = {"out": [], "err": []}
     for stream, payload in parts:

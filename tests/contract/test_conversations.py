@@ -24,6 +24,7 @@ STREAMED = {
 RUBY = {"X-Daytona-Source": "sdk-ruby", "X-Daytona-SDK-Version": "0.205.1", "User-Agent": "sdk-ruby/0.205.1"}
 JAVA = {"X-Daytona-Source": "sdk-java", "X-Daytona-SDK-Version": "0.205.1", "User-Agent": "sdk-java/0.205.1"}
 GO_OLD = {"X-Daytona-Source": "sdk-go", "X-Daytona-SDK-Version": "v0.143.0", "User-Agent": "sdk-go/v0.143.0"}
+GO_ONCE = {"X-Daytona-Source": "go-sdk", "X-Daytona-SDK-Version": "v0.158.1"}
 GO_NEW = {"X-Daytona-Source": "sdk-go", "X-Daytona-SDK-Version": "v0.205.1", "User-Agent": "sdk-go/v0.205.1"}
 
 
@@ -215,8 +216,21 @@ def test_go_streams_until_a_normal_close(shared_toolbox: Toolbox, session: str, 
     assert made.status == 202
     with box.follow(session, made.json()["cmdId"]) as socket:
         messages = list(socket.messages())
-    assert_ended_well(socket, messages)
+    assert socket.close_code == 1000
     assert readers.continuous(message.data for message in messages) == STREAMED
+
+
+@pytest.mark.parametrize("headers", [GO_OLD, GO_ONCE, GO_NEW], ids=["0.143", "0.158", "0.205"])
+def test_go_shows_whole_lines_when_they_come(shared_toolbox: Toolbox, session: str, headers: dict[str, str]) -> None:
+    """Its client keeps the last two bytes of a message until it sees more; a marker behind them is more."""
+    box = Toolbox(shared_toolbox.sandyard, shared_toolbox.sandbox, authorization(shared_toolbox.sandyard) | headers)
+    command = start(box, session, r"printf 'name? '; sleep 0.3; echo Step 1; printf 'end\001'; sleep 0.3; echo no >&2")
+    with box.follow(session, command) as socket:
+        shown = readers.go(message.data for message in socket.messages())
+    assert shown in (
+        [("out", b"name? "), ("out", b"Step 1\nend\x01"), ("err", b"no\n")],
+        [("out", b"name? "), ("out", b"Step 1\n"), ("out", b"end\x01"), ("err", b"no\n")],
+    )
 
 
 def test_go_needs_the_toolbox_url_in_every_answer(shared_toolbox: Toolbox) -> None:

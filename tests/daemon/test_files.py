@@ -61,6 +61,19 @@ def test_a_listing_has_the_entries_by_name_with_what_they_are(daemon: Daemon, ho
     }
 
 
+@pytest.mark.parametrize(("source", "version"), [("go-sdk", "v0.148.0"), ("sdk-go", "v0.173.0")])
+def test_go_gets_the_keys_it_knows_and_a_time_that_it_can_parse(
+    daemon: Daemon, home: Path, source: str, version: str
+) -> None:
+    (home / "note").write_text("text")
+    os.utime(home / "note", ns=(0, 1_700_000_000_120_000_000))
+    asked = {"X_Daytona_Source": source, "X_Daytona_SDK_Version": version}
+    for answer in (daemon.get(path("", path="."), **asked), daemon.get(path("/info", path="note"), **asked)):
+        told = answer.json[0] if isinstance(answer.json, list) else answer.json
+        assert set(told) == {"name", "size", "mode", "permissions", "owner", "group", "modTime", "isDir"}
+        assert told["modTime"] == "2023-11-14T22:13:20.12Z"
+
+
 def test_depth_lists_what_is_deeper_and_never_through_links(daemon: Daemon, home: Path) -> None:
     (home / "one" / "two" / "three").mkdir(parents=True)
     (home / "one" / "loop").symlink_to(home)

@@ -121,9 +121,16 @@ def test_a_browser_tells_its_version_by_subprotocol() -> None:
     assert asking.release == (0, 150, 0)
 
 
+@pytest.mark.parametrize("source", ["sdk-go", "go-sdk"])
 @pytest.mark.parametrize("version", ["v0.136.0", "v0.143.0", "v0.187.0", "v0.188.0"])
-def test_go_of_every_release_has_streams_in_a_synchronous_answer(version: str) -> None:
-    assert caller(version, X_Daytona_Source="sdk-go").exec_has_streams
+def test_go_of_every_release_has_streams_in_a_synchronous_answer(version: str, source: str) -> None:
+    assert caller(version, X_Daytona_Source=source).exec_has_streams
+
+
+def test_go_before_0_159_is_known_by_its_older_name() -> None:
+    assert caller("v0.148.0", X_Daytona_Source="go-sdk").decodes_strictly
+    assert caller("v0.148.0", X_Daytona_Source="go-sdk").follow_wants_closing_marker
+    assert not caller("0.148.0", X_Daytona_Source="sdk-python").follow_wants_closing_marker
 
 
 def test_go_decodes_strictly_before_0_188() -> None:

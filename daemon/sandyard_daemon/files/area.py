@@ -60,13 +60,15 @@ class FilesArea:
         if not (depth.isascii() and depth.isdigit() and 1 <= int(depth[:12]) < MAX_DEPTH):
             raise BadRequest("depth must be a whole number, at least 1")
         root = self._resolve(checked(query.get("path", "")))
-        return StreamResponse(200, await self._workers.begin(listing(root, int(depth))), JSON)
+        steps = listing(root, int(depth), is_brief=request.caller.decodes_strictly)
+        return StreamResponse(200, await self._workers.begin(steps), JSON)
 
     async def info(self, request: Request) -> Answer:
         """GET `/files/info`: follows links; of a dangling one, the link itself."""
         path = self._resolve(required(query_of(request), "path"))
         name = path.rstrip("/").rpartition("/")[2] or "/"
-        return Response(200, described(path, name, await self._workers.run(look, path)), JSON)
+        status = await self._workers.run(look, path)
+        return Response(200, described(path, name, status, is_brief=request.caller.decodes_strictly), JSON)
 
     async def delete(self, request: Request) -> Answer:
         """DELETE `/files`: 204. A directory only with `recursive=true`."""

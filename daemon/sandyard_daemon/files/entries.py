@@ -22,11 +22,22 @@ _KINDS = {
 }
 
 
-def described(path: str, name: str, status: os.stat_result) -> bytes:
-    """The JSON object of one entry. `path` is its full path. By hand: a directory may hold many thousands."""
+def described(path: str, name: str, status: os.stat_result, *, is_brief: bool = False) -> bytes:
+    """The JSON object of one entry. `path` is its full path. By hand: a directory may hold many thousands.
+
+    `is_brief` leaves out what old strict clients do not know, and writes the time in the only form that they parse.
+    """
     mode, permissions = _mode_texts(status.st_mode)
     seconds, nanoseconds = divmod(status.st_mtime_ns, 1_000_000_000)
     date, clock = _time_texts(seconds)
+    if is_brief:
+        return (
+            f'{{"name":{encode_basestring(shown(name))},"size":{status.st_size},'
+            f'"mode":"{mode}","permissions":"{permissions}",'
+            f'"owner":"{status.st_uid}","group":"{status.st_gid}",'
+            f'"modTime":"{date}T{clock}{_fraction(nanoseconds)}Z",'
+            f'"isDir":{"true" if stat.S_ISDIR(status.st_mode) else "false"}}}'
+        ).encode()
     return (
         f'{{"name":{encode_basestring(shown(name))},"size":{status.st_size},'
         f'"mode":"{mode}","permissions":"{permissions}",'

@@ -49,7 +49,7 @@ class Found:
         self.size += len(self.pieces[-1])
 
 
-def listing(root: str, depth: int) -> Steps[None]:
+def listing(root: str, depth: int, *, is_brief: bool = False) -> Steps[None]:
     """A JSON array of what is in a directory, `depth` levels deep, each by name. Raises `OSError` for `root`."""
     separator = b"["
     for path, entry in _walk(root, depth):
@@ -57,7 +57,7 @@ def listing(root: str, depth: int) -> Steps[None]:
             status = entry.stat() if not entry.is_symlink() else look(entry.path)
         except OSError:  # it went away just now
             continue
-        yield separator + described(path, entry.name, status)
+        yield separator + described(path, entry.name, status, is_brief=is_brief)
         separator = b","
     yield b"]" if separator == b"," else b"[]"
 

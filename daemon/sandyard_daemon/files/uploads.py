@@ -54,7 +54,9 @@ class UploadRoutes:
         path = required(query_of(request), "path")
         boundary = boundary_of(request.header("content-type"))
         if boundary is None or not await self._save_field(path, request, boundary):
-            raise BadRequest("a multipart/form-data body with the field file is required")
+            if boundary is None or not request.caller.is_go:
+                raise BadRequest("a multipart/form-data body with the field file is required")
+            await self._save(path, _nothing())  # it leaves the part of an empty file out
         return Response(200)
 
     async def upload_many(self, request: Request) -> Answer:

@@ -129,7 +129,7 @@ class InterpreterArea:
             raise _Refused(_REFUSED, error.message) from error
         if body.get("timeout") is None:
             timeout = DEFAULT_TIMEOUT
-        execution = Execution(code, envs, timeout, _TIMED_OUT_FOR_GO if caller.source == "sdk-go" else _TIMED_OUT)
+        execution = Execution(code, envs, timeout, _TIMED_OUT_FOR_GO if caller.is_go else _TIMED_OUT)
         context = self._default if context_id == DEFAULT else self._contexts.get(context_id)
         if context is None:
             reason = f"context not found: {context_id}"

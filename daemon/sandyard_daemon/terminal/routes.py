@@ -74,7 +74,8 @@ class TerminalArea:
         """200 when everything it started is gone."""
         # Shielded: half a deletion because the client left would leave processes nobody can name.
         await asyncio.shield(asyncio.ensure_future(self._terminals.delete(request.parameters[0])))
-        return json_response(200, {"message": "PTY session deleted"})
+        # Empty, since the Go SDK's generated client takes nothing but objects for the values of this object.
+        return json_response(200, {})
 
     async def resize(self, request: Request) -> Response:
         """200 with the new size; 410 when it is over."""

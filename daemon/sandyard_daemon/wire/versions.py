@@ -13,6 +13,9 @@ SOURCE_HEADER = "X-Daytona-Source"
 SPLIT_HEADER = "X-Daytona-Split-Output"
 SUBPROTOCOL_PREFIX = "X-Daytona-SDK-Version~"
 
+GO_SOURCES = ("sdk-go", "go-sdk")
+"""What the Go SDK calls itself: since 0.159, and before."""
+
 Release = tuple[int, int, int]
 
 _NEWEST: Release = (1 << 30, 0, 0)
@@ -57,6 +60,11 @@ class Caller:
         )
 
     @property
+    def is_go(self) -> bool:
+        """Whether it is the Go SDK."""
+        return self.source in GO_SOURCES
+
+    @property
     def log_format(self) -> LogFormat:
         """Of a command's log over HTTP without `follow`."""
         if not self.has_version:
@@ -85,6 +93,11 @@ class Caller:
         return not self.has_version and self.user_agent.lower().startswith("okhttp/")
 
     @property
+    def follow_wants_closing_marker(self) -> bool:
+        """Whether a message must end with its marker: Go's client keeps the last two bytes until it sees more."""
+        return self.is_go
+
+    @property
     def exec_output_has_markers(self) -> bool:
         """Whether `output` of a synchronous exec is marked text."""
         return self.log_format is LogFormat.MARKED
@@ -95,7 +108,7 @@ class Caller:
 
         The Go models had both keys from the first release on, and its programs read them.
         """
-        if not self.has_version or self.source == "sdk-go":
+        if not self.has_version or self.is_go:
             return True
         return self.release is not None and self.release >= (0, 167, 0)
 
@@ -107,7 +120,7 @@ class Caller:
     @property
     def decodes_strictly(self) -> bool:
         """Whether an unknown key in an answer is an error to this caller."""
-        return self.source == "sdk-go" and self.release is not None and self.release < (0, 188, 0)
+        return self.is_go and self.release is not None and self.release < (0, 188, 0)
 
     @property
     def needs_early_bytes(self) -> bool:

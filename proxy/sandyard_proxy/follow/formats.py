@@ -29,17 +29,24 @@ class LogEncoder(Protocol):
 class MarkedMessages:
     """Messages as the SDKs' demultiplexers want them: marker, then payload of one stream. *Source:* sdk-wire.md 4.5."""
 
-    def __init__(self, *, lone_marker: bool = False) -> None:
+    def __init__(self, *, lone_marker: bool = False, closing_marker: bool = False) -> None:
         self._encoder = MarkerEncoder()
         self._lone_marker = lone_marker
+        self._closing_marker = closing_marker
 
     def encode(self, frames: Sequence[LogFrame]) -> list[bytes]:
         messages: list[bytes] = []
         stream = Stream.STDOUT
         for frame in frames:
             stream = frame.stream
-            messages += self._encoder.feed(stream, frame.payload)
-        return self._with_lone_marker(messages, stream)
+            made = self._encoder.feed(stream, frame.payload)
+            # Go's client shows a message without its last two bytes, which come before the next text, unless a marker
+            # of this very message follows them: a line would be shown in two pieces, the second one late.
+            messages += [each + _marker_after(each, stream) for each in made] if self._closing_marker else made
+        if self._lone_marker and messages:
+            # OkHttp's client shows a message only when the next marker comes.
+            messages.append(_marker_after(messages[-1], stream))
+        return messages
 
     def flush(self) -> list[bytes]:
         return self._encoder.flush()
@@ -47,14 +54,6 @@ class MarkedMessages:
     @property
     def holds(self) -> bool:
         return self._encoder.held > 0
-
-    def _with_lone_marker(self, messages: list[bytes], stream: Stream) -> list[bytes]:
-        """OkHttp's client shows a message only when the next marker comes."""
-        if self._lone_marker and messages:
-            marker = MARKERS[stream]
-            repeated = messages[-1][-1:] == marker[:1]
-            messages.append(MARKERS[OTHER[stream]] + marker if repeated else marker)
-        return messages
 
 
 class PlainMessages:
@@ -138,6 +137,12 @@ class ServerSentEvents:
         }
         after = frame.offset + len(frame.payload)
         return b"id: %d\ndata: %b\n\n" % (after, json.dumps(fields, ensure_ascii=False).encode())
+
+
+def _marker_after(message: bytes, stream: Stream) -> bytes:
+    """What says that `stream` goes on, and cannot be taken for a marker that begins with the message's last byte."""
+    marker = MARKERS[stream]
+    return MARKERS[OTHER[stream]] + marker if message[-1:] == marker[:1] else marker
 
 
 def _unfinished(data: bytes) -> int:

@@ -159,7 +159,9 @@ class FollowRoutes:
     async def _websocket(self, scope: Scope, receive: Receive, send: Send, follower: Follower, caller: Caller) -> None:
         encoder: LogEncoder = PlainMessages()
         if caller.follow_has_markers:
-            encoder = MarkedMessages(lone_marker=caller.follow_wants_lone_marker)
+            encoder = MarkedMessages(
+                lone_marker=caller.follow_wants_lone_marker, closing_marker=caller.follow_wants_closing_marker
+            )
 
         async def put(message: bytes) -> None:
             await send({"type": "websocket.send", "bytes": message})

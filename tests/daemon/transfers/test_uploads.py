@@ -68,7 +68,7 @@ def test_a_raw_body_and_its_answer(daemon: Daemon, home: Path) -> None:
     assert (home / "empty").read_bytes() == b""
 
 
-def test_a_form_without_its_file_is_an_empty_file_for_go_and_an_error_in_the_older_operation(
+def test_a_form_without_its_file_is_an_empty_file_for_go_and_else_an_error_in_the_older_operation(
     daemon: Daemon, home: Path
 ) -> None:
     other = form(("other", b"x"))
@@ -78,6 +78,12 @@ def test_a_form_without_its_file_is_an_empty_file_for_go_and_an_error_in_the_old
     assert error_of(old) == (400, "BAD_REQUEST")
     assert error_of(daemon.ask("POST", path("/upload", path="f"), b"raw")) == (400, "BAD_REQUEST")
     assert not (home / "f").exists()
+    for source, version in (("go-sdk", "v0.148.0"), ("sdk-go", "v0.173.0")):
+        sent = {"Content-Type": FORM, "X-Daytona-Source": source, "X-Daytona-SDK-Version": version}
+        assert daemon.ask("POST", path("/upload", path=source), form(), sent).status == 200
+        assert (home / source).read_bytes() == b""
+        raw = daemon.ask("POST", path("/upload", path="f"), b"raw", sent | {"Content-Type": "text/plain"})
+        assert raw.status == 400
 
 
 def test_parts_are_paired_by_their_index_whatever_their_order(daemon: Daemon, home: Path) -> None:
