@@ -1,5 +1,5 @@
 module sandyard.dev/examples
 
-go 1.24
+go 1.25.4
 
-require github.com/daytonaio/daytona/libs/sdk-go v0.190.0
+require github.com/daytonaio/daytona/libs/sdk-go v0.173.0

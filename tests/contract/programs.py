@@ -1,5 +1,8 @@
 """Running client programs, with the time of each line, and finding what `scripts/client-environments` installed."""
 
+import fcntl
+import functools
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +23,16 @@ CACHE = ROOT / ".cache" / "clients"
 CLIENTS = Path(__file__).parent / "clients"
 SEED = ROOT.parent / "shared" / "seed" / "programs"
 PROGRAM_SECONDS = 90.0
+BUILD_SECONDS = 600.0
+"""For the first build of a release with an empty cache on a busy machine."""
+FLOW_SECONDS = 300.0
+"""For a flow in Go; builds of images on a busy machine take the longest."""
 NEWEST_PYTHON_SDK = "newest"
+GO_RELEASES = ("0.148", "0.173")
+"""Those that can be had and that the flows speak; the seed's own programs are for 0.143."""
+NEWEST_GO_SDK = GO_RELEASES[-1]
+GO_LACKS = "the release lacks this call"
+"""What a flow saw of a call that its release does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +130,14 @@ def python_with_sdk(release: str) -> Path:
     if release == NEWEST_PYTHON_SDK:
         pytest.importorskip("daytona", reason="the newest Python SDK is a development dependency and is not installed")
         return Path(sys.executable)
-    return _installed(CACHE / f"python-{release}" / "bin" / "python", "python")
+    return _installed(CACHE / f"python-{release}" / "bin" / "python")
 
 
 def node_with_sdk() -> Path:
     """The folder whose `node_modules` holds the TypeScript SDK under both names, and esbuild."""
     if shutil.which("node") is None:
         pytest.skip("Node is not installed")
-    return _installed(CACHE / "typescript" / "node_modules", "typescript").parent
+    return _installed(CACHE / "typescript" / "node_modules").parent
 
 
 def bundle(source: Path, target: Path, *options: str) -> Path:
@@ -148,7 +161,36 @@ def go_with_sdk(release: str) -> Path:
     """The folder of a Go module that requires this release of the Go SDK."""
     if shutil.which("go") is None:
         pytest.skip("Go is not installed")
-    return _installed(CACHE / f"go-{release}" / "go.sum", "go").parent
+    return _installed(CACHE / f"go-{release}" / "go.sum").parent
+
+
+@functools.cache
+def go_flows(release: str) -> Path:
+    """The program of all Go flows with this release of the SDK; its first argument names the flow.
+
+    Built once for a run of the tests, by whoever comes first: Go itself sees that nothing changed. Release `0.148` is
+    known to it as the build tag `sdk0148`, for the calls that the releases spell differently.
+    """
+    home = go_with_sdk(release)
+    sources, made = home / "flows", home / "flows.program"
+    with (home / "flows.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # other workers of this run have the same folder
+        shutil.rmtree(sources, ignore_errors=True)
+        shutil.copytree(CLIENTS / "go" / "flows", sources)
+        command = ["go", "build", "-tags", f"sdk{release.replace('.', '')}", "-o", str(made), "./flows"]
+        done = subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False)
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+def go_flow(release: str, flow: str, sandyard: Instance, folder: Path, *arguments: str | Path) -> dict[str, Any]:
+    """What a flow saw with this release of the Go SDK. `folder` takes the files that the SDK leaves behind."""
+    command = [go_flows(release), flow, *arguments]
+    done = run_program(command, sandyard, folder, environment={"TMPDIR": str(folder)}, seconds=FLOW_SECONDS)
+    assert done.exit_code == 0, done
+    saw: dict[str, Any] = json.loads(done.text)
+    assert saw["release"] == f"v{release}.0"
+    return saw
 
 
 def seed_program(name: str) -> Path:
@@ -159,10 +201,10 @@ def seed_program(name: str) -> Path:
     return path
 
 
-def _installed(path: Path, family: str) -> Path:
+def _installed(path: Path) -> Path:
     home = CACHE / path.relative_to(CACHE).parts[0]
     if (home / "installed-from").is_file():  # written last, so what is there is whole
         return path
-    reason = CACHE / f"{family}.missing"
+    reason = CACHE / f"{home.name}.missing"
     why = reason.read_text().strip() if reason.is_file() else "run scripts/client-environments"
-    pytest.skip(f"the {family} client library is not installed: {why}")
+    pytest.skip(f"the client library {home.name} is not installed: {why}")

@@ -1,4 +1,4 @@
-"""Code-run and the interpreter through real SDKs: Python of several releases, asynchronous, TypeScript."""
+"""Code-run and the interpreter through real SDKs: Python of several releases, asynchronous, TypeScript, Go."""
 
 import base64
 import contextlib
@@ -14,7 +14,16 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.contract.programs import CLIENTS, NEWEST_PYTHON_SDK, bundle, python_with_sdk, run_program
+from tests.contract.programs import (
+    CLIENTS,
+    GO_LACKS,
+    GO_RELEASES,
+    NEWEST_PYTHON_SDK,
+    bundle,
+    go_flow,
+    python_with_sdk,
+    run_program,
+)
 from tests.contract.running import Instance
 from tests.contract.test_browser import find_chromium, in_browser, serve
 from tests.contract.toolbox import Toolbox
@@ -195,3 +204,45 @@ def test_a_page_of_another_origin_uses_the_interpreter(
         asked = urlencode({"url": sandyard.api_url, "key": sandyard.api_key, "id": shared_toolbox.id})
         saw = in_browser(find_chromium(), f"{origin}/?{asked}", answers, folder)
     assert saw == {"seen": "line 0\nline 1\nline 2\n", "error": "ZeroDivisionError"}
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_go_uses_contexts_channels_and_limits(sandyard: Instance, folder: Path, release: str) -> None:
+    box = Toolbox.create(sandyard)
+    try:
+        saw = go_flow(release, "code", sandyard, folder, box.id)
+    finally:
+        box.delete()
+    assert saw["run"] == ["one\nthree\n", "two\n", None, {"out": "one\nthree\n", "err": "two\n", "errors": ""}]
+    assert saw["error"][:2] == ["before\n", ["ZeroDivisionError", "division by zero", True]]
+    assert saw["error"][2]["errors"] == "ZeroDivisionError"
+    assert saw["context"] == ["/tmp", True, "python"]
+    assert (saw["apart"], saw["kept"], saw["listed"]) == ("False /tmp\n", "5\n", [True])
+    assert saw["inDeleted"][0] == "ConnectionError"
+    assert "context not found" in saw["inDeleted"][1]
+    assert saw["deletedAgain"][0] == "DaytonaNotFoundError"
+    printed, error, seconds = saw["timeout"]
+    assert (printed, error) == ("begun\n", ["TimeoutError", "Execution timed out", False])
+    assert 1 <= seconds < 10
+    assert saw["state"] == "42\n", "what was there before the limit is there after it"
+    assert "exit code 3" in saw["died"][1]
+    assert saw["anew"][:2] == ["NameError", "name 'x' is not defined"]
+    assert saw["command"] == [7, "/usr\nout\nerr\n"]
+    assert saw["commandTimeout"][0][2] == 408
+    assert "begun" in saw["commandTimeout"][0][1]
+    if release == "0.148":
+        assert saw["commandEnvironment"] == "==\n", "this release takes variables and does not send them"
+        for refused in (saw["codeRun"], saw["codeRunTimeout"]):
+            assert "CodeRun is not supported by the current toolbox API" in refused[1], "it never asks us"
+        return
+    assert saw["commandEnvironment"] == "=v=\n"
+    assert saw["codeRun"] == [3, "['a b', '$(x)'] b\n", []]
+    assert saw["codeRunTimeout"][2] == 408
+    assert "begun" in saw["codeRunTimeout"][1]
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_go_gets_its_charts(sandyard: Instance, plotter: Toolbox, folder: Path, release: str) -> None:
+    saw = go_flow(release, "plot", sandyard, folder, plotter.id)
+    drawn = [0, "before\nafter\n", [["line", "A line", 1]]]
+    assert saw["charts"] == (GO_LACKS if release == "0.148" else drawn)

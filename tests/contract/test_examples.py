@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.programs import (
+    BUILD_SECONDS,
+    NEWEST_GO_SDK,
     NEWEST_PYTHON_SDK,
     ROOT,
     Transcript,
@@ -71,13 +73,13 @@ def test_shell(sandyard: Instance, folder: Path) -> None:
 
 
 def test_go(sandyard: Instance, folder: Path) -> None:
-    module = go_with_sdk("newest")
+    module = go_with_sdk(NEWEST_GO_SDK)
     shutil.copytree(EXAMPLES / "go", folder, dirs_exist_ok=True)
     shutil.copy(module / "go.mod", folder)
     shutil.copy(module / "go.sum", folder)
-    done = run_program(["go", "run", "./stream"], sandyard, folder, seconds=300)
+    done = run_program(["go", "run", "./stream"], sandyard, folder, seconds=BUILD_SECONDS)
     assert_streamed(done, warnings=done.errors)
-    assert_retrieved(run_program(["go", "run", "./retrieve"], sandyard, folder, seconds=300))
+    assert_retrieved(run_program(["go", "run", "./retrieve"], sandyard, folder, seconds=BUILD_SECONDS))
 
 
 @pytest.mark.parametrize("name", ["stream.rb", "retrieve.rb"])

@@ -1,4 +1,4 @@
-"""Files by the real SDKs through the proxy: Python in every release we know, its asynchronous client, TypeScript."""
+"""Files by the real SDKs through the proxy: Python in all releases (and asynchronous), TypeScript and Go."""
 
 import json
 from pathlib import Path
@@ -6,10 +6,19 @@ from typing import Any
 
 import pytest
 
-from tests.contract.programs import CLIENTS, bundle, python_with_sdk, run_program
+from tests.contract.programs import (
+    CLIENTS,
+    GO_LACKS,
+    GO_RELEASES,
+    bundle,
+    go_flow,
+    python_with_sdk,
+    run_program,
+)
 from tests.contract.running import Instance
 from tests.contract.test_python_releases import RELEASES
 from tests.contract.test_typescript import NAMES
+from tests.contract.toolbox import Toolbox
 
 pytestmark = pytest.mark.sdk
 
@@ -110,3 +119,40 @@ def test_typescript_does_all_of_it(sandyard: Instance, folder: Path, name: str) 
 
 def _relative(path: str) -> str:
     return path[path.index("work/") :]
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_go_does_all_of_it(sandyard: Instance, shared_toolbox: Toolbox, folder: Path, release: str) -> None:
+    saw = go_flow(release, "files", sandyard, folder, shared_toolbox.id, folder)
+    assert (saw["home"], saw["bytes"], saw["file"]) == (True, True, "alpha\nneedle one\n")
+    assert saw["empty"] == [0, ["DaytonaError", "Failed to read file", 0]], "0 bytes went up, but it cannot read them"
+    assert saw["list"] == ["a", "bytes ü.bin", "not", "private"]
+    assert saw["info"] == ["1.txt", 3, False, "-rw-r--r--", True]
+    assert (saw["private"], saw["mode"]) == ("drwx------", "-rw-------")
+    assert [[_last(each["file"]), each["line"], each["content"]] for each in saw["find"]] == [
+        ["3.txt", 2, "needle one"]
+    ]
+    assert [_last(file) for file in saw["search"]["files"]] == ["3.txt", "1.txt", "empty.txt", "yet.txt"]
+    assert [[_last(each["file"]), each["success"]] for each in saw["replace"]] == [["3.txt", True], ["nowhere", False]]
+    assert saw["replaced"] == saw["moved"] == "alpha\npin one\n"
+    for missing in ("missing", "infoMissing", "listMissing", "deletedAgain"):
+        assert saw[missing][0] == "DaytonaNotFoundError", missing
+        assert "No such file or directory" in saw[missing][1]
+    statuses = {
+        "uploadOnto": 400,
+        "moveOnto": 409,
+        "badMode": 400,
+        "nobody": 400,
+        "badPattern": 400,
+        "folderAlone": 400,
+    }
+    assert {refusal: saw[refusal][2] for refusal in statuses} == statuses
+    if release == "0.148":
+        assert saw["stream"] == saw["streamMissing"] == GO_LACKS
+    else:
+        assert (saw["stream"], saw["streamEmpty"]) == (True, 0)
+        assert saw["streamMissing"][0] == "DaytonaNotFoundError"
+
+
+def _last(path: str) -> str:
+    return path.rpartition("/")[2]

@@ -10,7 +10,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from tests.contract.programs import CLIENTS, NEWEST_PYTHON_SDK, bundle, python_with_sdk, run_program
+from tests.contract.programs import (
+    CLIENTS,
+    GO_RELEASES,
+    NEWEST_PYTHON_SDK,
+    bundle,
+    go_flow,
+    python_with_sdk,
+    run_program,
+)
 from tests.contract.running import Instance
 from tests.contract.test_python_releases import RELEASES
 from tests.contract.test_typescript import NAMES
@@ -130,3 +138,25 @@ def test_a_password_is_nowhere_in_what_sandyard_writes(sandyard: Instance, upstr
     assert (answer.status, answer.json()["code"]) == (401, "GIT_AUTH_FAILED")
     assert b"hush-hush-7" not in answer.body
     assert "hush-hush-7" not in sandyard.log
+
+
+@pytest.mark.sdk
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_the_go_sdk_does_the_same(sandyard: Instance, upstream: Upstream, folder: Path, release: str) -> None:
+    saw = go_flow(release, "git", sandyard, folder, upstream.toolbox.id, upstream.url, upstream.folder)
+    assert saw["cloned"] == ["main", 0, 0, True, []]
+    assert saw["changed"] == ["main", 0, 0, True, [["1.txt", " M"], ["new file.txt", "??"]]]
+    assert saw["added"] == ["main", 0, 0, True, [["1.txt", "M "], ["new file.txt", "A "]]]
+    assert (saw["sha"], saw["log"]) == (40, "Go go@example.com second")
+    assert saw["committed"] == ["main", 1, 0, True, []]
+    assert saw["pushed"] == ["main", 0, 0, True, []]
+    assert saw["pulled"] == "new\n"
+    assert (saw["side"], saw["branches"], saw["left"]) == ("side", ["main", "side"], ["main"])
+    assert saw["atCommit"] == "1.txt\n"
+    for refusal in ("noPassword", "wrongPassword", "pushWithout"):
+        assert saw[refusal][0] == "DaytonaError"
+        assert saw[refusal][2] == 401, refusal
+        assert "hush-hush" not in saw[refusal][1]
+    assert saw["branchExists"][2] == 409
+    assert saw["nothingToCommit"][2] == 409
+    assert saw["noBranch"][0] == saw["noRepository"][0] == "DaytonaNotFoundError"

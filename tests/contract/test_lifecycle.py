@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,16 @@ pytest.importorskip("daytona", reason="the newest Python SDK is a development de
 from daytona import CreateSandboxFromSnapshotParams, Daytona, Resources, Sandbox
 from daytona.common.errors import DaytonaBadRequestError, DaytonaError
 
-from tests.contract.programs import CLIENTS, NEWEST_PYTHON_SDK, bundle, python_with_sdk, run_program
+from tests.contract.programs import (
+    CLIENTS,
+    GO_LACKS,
+    GO_RELEASES,
+    NEWEST_PYTHON_SDK,
+    bundle,
+    go_flow,
+    python_with_sdk,
+    run_program,
+)
 from tests.contract.running import Instance
 from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import Toolbox, authorization
@@ -214,3 +224,37 @@ def check_flow(sandyard: Instance, done: Any) -> None:
     assert saw["restored"] == ["started", "kept\n"]
     assert saw["resize"] in ("resized", "refused")
     assert "error state" in saw["recover"]
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_the_go_client_creates_finds_changes_and_archives(sandyard: Instance, folder: Path, release: str) -> None:
+    saw = go_flow(release, "lifecycle", sandyard, folder, f"go-{uuid.uuid4().hex[:8]}")
+    wait_for(Toolbox(sandyard, {"id": saw["id"]}, authorization(sandyard)), "destroyed")
+    assert saw["created"] == ["started", True, 32, 33]
+    assert saw["environment"] == "hi there\n"
+    assert saw["byName"] is True
+    assert (saw["taken"][0], saw["taken"][2]) == ("DaytonaError", 409)
+    assert saw["listed"] == [saw["id"]]
+    assert saw["relabelled"] == [[], [saw["id"]]]
+    assert saw["intervals"] == [60, -1]
+    assert saw["badInterval"][2] == 400
+    assert (saw["preview"], saw["previewWithout"]) == ("served", True)
+    assert saw["archiveEarly"][:2] == ["DaytonaError", "Sandbox is not stopped"]
+    assert (saw["stopped"], saw["archived"], saw["again"]) == ("stopped", "archived", "started")
+    assert saw["whileStopped"][2] == 400
+    assert saw["restored"] == ["started", "kept\n"]
+    can_close = can(sandyard, "network_block_all")
+    assert saw["closed"] == (True if can_close else 422)
+    assert saw["ephemeral"] == ["started", 0]
+    # An ephemeral sandbox is destroyed by its stop, on the platform too; these releases wait for `stopped` alone.
+    assert saw["ephemeralStop"] in ("DaytonaTimeoutError", "DaytonaError"), "the latter when it was asking just then"
+    assert saw["ephemeralGone"] is True
+    if release == "0.148":
+        assert saw["findOne"] is True
+        assert saw["findNone"][0] == "DaytonaNotFoundError"
+        assert saw["fork"] == saw["network"] == saw["signed"] == GO_LACKS
+    else:
+        assert saw["findOne"] == saw["findNone"] == GO_LACKS
+        assert saw["fork"] == ["started", "kept\n", True]
+        assert saw["network"] == ([0, True, False] if can_close else [422, False, False])
+        assert saw["signed"] == ["served", False]

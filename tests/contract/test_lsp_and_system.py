@@ -1,4 +1,4 @@
-"""Language servers, metrics and ports through the proxy: newest Python SDK (both clients), TypeScript SDK, the wire.
+"""Language servers, metrics and ports through the proxy: Python SDK (both clients), TypeScript, Go, the wire.
 
 Real servers where the sandbox can have them: in the image `sandyard/sandbox:full`, or those of this machine where a
 sandbox sees its files. Elsewhere the scripted server stands in, told to answer what the real one would.
@@ -29,7 +29,7 @@ from daytona import (  # noqa: E402
 from daytona.common.errors import DaytonaBadRequestError, DaytonaError, DaytonaNotFoundError  # noqa: E402
 from daytona.common.lsp_server import LspCompletionPosition  # noqa: E402
 
-from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
+from tests.contract.programs import CLIENTS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
 from tests.contract.toolbox import Toolbox, authorization  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
@@ -290,3 +290,18 @@ def _eventually_text(toolbox: Toolbox, path: str) -> str:
         return "".join(letter for letter in body if letter.isdigit()) if "\n" in body else ""
 
     return str(eventually(text))
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_the_go_client_sees_the_same(sandyard: Instance, sandbox: Sandbox, folder: Path, release: str) -> None:
+    saw = go_flow(release, "lsp", sandyard, folder, sandbox.id)
+    assert "no language server for python runs" in saw["early"][1]
+    assert [each["name"] for each in saw["workspace"]] == ["Greeter"]
+    found = [(each["name"], each["kind"]) for each in saw["document"]]
+    assert ("Greeter", CLASS) in found
+    assert ("greet", METHOD) in found
+    assert "greet" in [each["label"] for each in saw["completions"]["items"]]
+    if not _is_scripted(sandyard):  # that one offers the same anywhere
+        assert saw["asDocumented"]["items"] == [], "the SDK swaps line and character"
+    assert saw["stoppedAgain"][2] == 400
+    assert saw["language"][2] == 400

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.programs import (
+    BUILD_SECONDS,
+    GO_RELEASES,
     NEWEST_PYTHON_SDK,
     Transcript,
     go_with_sdk,
@@ -22,6 +24,12 @@ pytestmark = pytest.mark.sdk
 
 STREAMING_SECONDS = 4.0
 """Five lines a second apart; a program that prints them at the end prints them together."""
+GO_SEED_RELEASES = ("0.143", *GO_RELEASES)
+GO_SPELLINGS = (
+    ("0.144", r"(ExecuteSessionCommand\((?:[^()]|\n)*?, (?:true|false))\)", r"\1, false)"),
+    ("0.173", r'logContent, ok := logs\["logs"\]\.\(string\); ok', r"logContent := logs.GetOutput(); true"),
+)
+"""Since which release a call is spelled otherwise than in the seed, which is for 0.143; nothing else is changed."""
 RANDOM_LINE = re.compile(r"(All good|Oops, an error) at .*\d{4}")
 
 
@@ -67,15 +75,16 @@ def test_retrieve_ts(sandyard: Instance, folder: Path) -> None:
     assert_retrieved(run_program(node_program(seed_program("retrieve.ts")), sandyard, folder))
 
 
-@pytest.mark.parametrize("release", ["0.143", "newest"])
+@pytest.mark.parametrize("release", GO_SEED_RELEASES)
 def test_stream_go(sandyard: Instance, folder: Path, release: str) -> None:
     assert_streamed(_go("stream.go", release, sandyard, folder))
 
 
-@pytest.mark.parametrize("release", ["0.143", "newest"])
+@pytest.mark.parametrize("release", GO_SEED_RELEASES)
 def test_retrieve_go(sandyard: Instance, folder: Path, release: str) -> None:
     done = _go("retrieve.go", release, sandyard, folder)
     assert done.exit_code == 0, done
+    assert "[STDOUT]: Hello from stdout\n" in done.text, done
     assert "[LOGS]: " in done.text, done
     counted = re.findall(r"Count: (\d)", done.text)
     assert counted[:4] == ["1", "2", "3", "4"], done
@@ -84,15 +93,20 @@ def test_retrieve_go(sandyard: Instance, folder: Path, release: str) -> None:
 def _go(name: str, release: str, sandyard: Instance, folder: Path) -> Transcript:
     module = go_with_sdk(release)
     source = seed_program(name).read_text()
-    if release != "0.143":  # from 0.144 on the call takes a fifth argument; nothing else of the program is changed
-        source = re.sub(r"(ExecuteSessionCommand\((?:[^()]|\n)*?, (?:true|false))\)", r"\1, false)", source)
+    for since, there, here in GO_SPELLINGS:
+        if _number(release) >= _number(since):
+            source = re.sub(there, here, source)
     for file in ("go.mod", "go.sum"):
         shutil.copy(module / file, folder)
     (folder / name).write_text(source)
     built = folder / "program"
-    build = run_program(["go", "build", "-o", built, name], sandyard, folder, seconds=300)
+    build = run_program(["go", "build", "-o", built, name], sandyard, folder, seconds=BUILD_SECONDS)
     assert build.exit_code == 0, build
     return run_program([built], sandyard, folder)
+
+
+def _number(release: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in release.split("."))
 
 
 @pytest.mark.parametrize("name", ["stream.sh", "retrieve.sh"])

@@ -34,7 +34,7 @@ from daytona.common.errors import (  # noqa: E402
 
 from sandyard_runner.runtime.docker.options import LABEL_IMAGE  # noqa: E402
 from tests.contract.conftest import running  # noqa: E402
-from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
+from tests.contract.programs import CLIENTS, GO_LACKS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations  # noqa: E402
 from tests.contract.test_python_sdk import client  # noqa: E402
 
@@ -269,3 +269,27 @@ def test_the_local_runtime_says_what_to_use_instead(sandyard: Instance) -> None:
             daytona.create(CreateSandboxFromImageParams(image=image))
         with pytest.raises(DaytonaError, match=r"the local runtime has no images.*--runtime docker"):
             daytona.create(CreateSandboxFromImageParams(image=BUSYBOX))
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_the_go_sdk_builds_over_http(trusted: Instance, files: Path, tmp_path: Path, release: str) -> None:
+    name = f"go-{uuid.uuid4().hex[:8]}"
+    saw = go_flow(release, "snapshots", trusted, tmp_path, name, files / "file.txt", files / "folder")
+    assert saw["made"] == [True, "active", 2, 2, 4]
+    assert saw["logs"].index("from-the-build") < saw["logs"].index("the-end")
+    assert f"Created snapshot {name} (active)" in saw["logs"]
+    assert (saw["listed"], saw["read"]) == (True, "a file\ndeep\nhi\n")
+    assert saw["taken"] == ["DaytonaError", "409 Conflict", 409], "the SDK drops the message here"
+    assert saw["built"] == ["started", "a file\ndeep\nhi\n"]
+    assert "the-end" in saw["buildLogs"]
+    assert saw["plain"] == ["active", "debian:bookworm-slim", ["sleep", "infinity"], True]
+    assert saw["written"] == "active"
+    assert saw["failed"][0] == "build_failed"
+    assert "non-zero code: 9" in saw["failed"][1]
+    assert "going down" in saw["failedLogs"]
+    assert "non-zero code: 9" in saw["failedLogs"]
+    assert saw["useFailed"][2] == 400
+    assert "Sandbox failed to start" in saw["failedSandbox"][1]
+    assert "Path does not exist: /no/such/file" in saw["noSuchFile"][1]
+    assert saw["fromSandbox"] == (GO_LACKS if release == "0.148" else "kept\n")
+    assert saw["gone"][0] == "DaytonaNotFoundError"

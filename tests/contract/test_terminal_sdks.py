@@ -1,4 +1,4 @@
-"""Terminals with the real SDKs: Python both ways, TypeScript on Node and in headless Chromium."""
+"""Terminals with the real SDKs: Python both ways, TypeScript on Node and in headless Chromium, Go."""
 
 import json
 import shutil
@@ -8,9 +8,18 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.contract.programs import CLIENTS, NEWEST_PYTHON_SDK, bundle, python_with_sdk, run_program
+from tests.contract.programs import (
+    CLIENTS,
+    GO_RELEASES,
+    NEWEST_PYTHON_SDK,
+    bundle,
+    go_flow,
+    python_with_sdk,
+    run_program,
+)
 from tests.contract.running import Instance
 from tests.contract.test_browser import in_browser, serve
+from tests.contract.toolbox import Toolbox
 
 pytestmark = pytest.mark.sdk
 
@@ -84,3 +93,27 @@ def test_typescript_in_a_page_of_another_origin(sandyard: Instance, folder: Path
     with serve(script.read_bytes()) as (origin, answers):
         address = f"{origin}/?{urlencode({'url': sandyard.api_url, 'key': sandyard.api_key})}"
         assert_typescript(in_browser(chromium, address, answers, folder))
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_go_creates_types_resizes_shares_and_kills(sandyard: Instance, folder: Path, release: str) -> None:
+    box = Toolbox.create(sandyard)
+    try:
+        saw = go_flow(release, "terminals", sandyard, folder, box.id)
+    finally:
+        box.delete()
+    assert saw["connected"] == [True, "go"]
+    assert saw["listed"] == ["go"]
+    assert saw["info"] == ["go", 100, 30]
+    assert saw["duplicate"] == ["DaytonaError", "PTY session already exists: go", 409]
+    assert saw["resized"] == [120, 40]
+    assert "30 100\r\nhi there\r\n" in saw["shown"]
+    assert "40 120\r\n" in saw["shown"]
+    assert saw["exit"] == [3, "non-zero exit"]
+    assert saw["after"] == []
+    assert saw["typedTooLate"][1] == "PTY is not connected"
+    assert saw["session"] == "shared"
+    assert saw["killed"] == [[137, "SIGKILL"], [137, "SIGKILL"]]
+    assert saw["killedAgain"][0] == "DaytonaNotFoundError"
+    assert saw["resizedAgain"][2] == 410
+    assert "bad handshake" in saw["unknown"][1]

@@ -29,7 +29,7 @@ from daytona.common.errors import (  # noqa: E402
 )
 
 from tests.api.test_coverage import check_schema, description  # noqa: E402
-from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
+from tests.contract.programs import CLIENTS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
 from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.toolbox import authorization  # noqa: E402
@@ -211,3 +211,16 @@ def test_bodies_are_as_described(
         body = request("GET", f"{sandyard.api_url}/sandbox/{made.id}", headers=headers).json()
         check_schema(description, "Sandbox", body)
         check_schema(description, "SandboxVolume", body["volumes"][0])
+
+
+@pytest.mark.parametrize("release", GO_RELEASES)
+def test_the_go_client_sees_the_same(sandyard: Instance, daytona: Daytona, folder: Path, release: str) -> None:
+    saw = go_flow(release, "volumes", sandyard, folder, f"go-{uuid.uuid4().hex[:8]}")
+    assert saw["made"] == [True, "ready", True]
+    assert (saw["taken"][0], saw["taken"][2]) == ("DaytonaError", 400)
+    assert saw["read"] == "shared\nfile\n"
+    assert (saw["listed"], saw["left"]) == (True, False)
+    assert saw["inUse"][2] == 409
+    assert "in use by one or more sandboxes" in saw["inUse"][1]
+    assert saw["badPath"][1:] == ["Invalid mount path data (must be absolute)", 400]
+    assert saw["unknown"][0] == saw["unknownMount"][0] == "DaytonaNotFoundError"

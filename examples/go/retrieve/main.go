@@ -47,7 +47,7 @@ func run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		fmt.Printf("%d ticks so far\n", strings.Count(fmt.Sprint(logs["logs"]), "tick-"))
+		fmt.Printf("%d ticks so far\n", strings.Count(logs.GetOutput(), "tick-"))
 	}
 	return nil
 }
