@@ -17,6 +17,7 @@ import pytest
 
 NETWORK = "198.51.100"
 SERVER = Path(__file__).with_name("host_server.py")
+TALKING = Path(__file__).with_name("talking_server.py")
 
 
 @dataclass
@@ -27,10 +28,10 @@ class Host:
     address: str
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, *arguments: str) -> None:
-        """Serve: see `host_server.py` for what it takes; returns when it listens."""
+    def start(self, *arguments: str, server: Path = SERVER) -> None:
+        """Serve: see the script for what it takes; returns when it listens."""
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.name, sys.executable, str(SERVER), *arguments], stdout=subprocess.PIPE
+            ["ip", "netns", "exec", self.name, sys.executable, str(server), *arguments], stdout=subprocess.PIPE
         )
         self._processes.append(process)
         assert process.stdout is not None

@@ -154,6 +154,8 @@ class SandboxSpec:
     domain_allow_list: tuple[str, ...] = ()
     """Names, or `*.` and one, whose addresses may be reached."""
     secrets: tuple[SecretGrant, ...] = ()
+    outbound_proxy_url: str | None = field(default=None, repr=False)
+    """HTTP proxy through which its HTTP goes, with its credentials, which never enter the sandbox."""
     entrypoint: tuple[str, ...] | None = None
     """What to run instead of the image's own entrypoint."""
     source: ImageSource | None = None

@@ -23,7 +23,7 @@ class EgressAuthority:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
+        self._contexts: OrderedDict[tuple[str, bool], ssl.SSLContext] = OrderedDict()
 
     @property
     def certificate(self) -> str:
@@ -39,12 +39,14 @@ class EgressAuthority:
         machine = Path(cafile).read_text(encoding="utf-8", errors="replace") if cafile else ""
         return "\n".join([*CERTIFICATE.findall(machine), self.certificate])  # and no key that may be beside them
 
-    def context(self, host: str) -> ssl.SSLContext:
-        """For a server that poses as `host`. Blocks for a moment at its first call for a host."""
-        if host in self._contexts:
-            self._contexts.move_to_end(host)
-            return self._contexts[host]
-        context = self._contexts[host] = self._issue(host)
+    def context(self, host: str, *, http2: bool = False) -> ssl.SSLContext:
+        """For a server that poses as `host`, with HTTP/2 or without. Blocks for a moment the first time."""
+        key = host, http2
+        if key in self._contexts:
+            self._contexts.move_to_end(key)
+            return self._contexts[key]
+        context = self._contexts[key] = self._issue(host)
+        context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
         while len(self._contexts) > MAX_CONTEXTS:
             self._contexts.popitem(last=False)
         return context
@@ -65,7 +67,6 @@ class EgressAuthority:
             LEAF_LIFETIME,
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.set_alpn_protocols(["http/1.1"])
         with tempfile.NamedTemporaryFile() as file:  # the ssl module reads keys from files only
             file.write(key + certificate)
             file.flush()

@@ -8,7 +8,6 @@ from typing import cast
 
 import structlog
 
-from sandyard_runner.egress.closed import is_closed
 from sandyard_runner.egress.messages import (
     AAAA,
     HTTPS,
@@ -22,6 +21,7 @@ from sandyard_runner.egress.messages import (
     empty_answer,
     read_question,
 )
+from sandyard_runner.egress.outside import Outside, open_addresses
 from sandyard_runner.egress.policy import Policy
 from sandyard_runner.egress.resolver import Resolver
 from sandyard_runner.errors import RuntimeFailure
@@ -54,9 +54,10 @@ FindClient = Callable[[str], Client | None]
 class NameServer(asyncio.DatagramProtocol):
     """Serves queries of both transports. `serve_stream` is the callback of a stream server."""
 
-    def __init__(self, find: FindClient, resolver: Resolver) -> None:
+    def __init__(self, find: FindClient, resolver: Resolver, outside: Outside) -> None:
         self._find = find
         self._resolver = resolver
+        self._outside = outside
         self._transport: asyncio.DatagramTransport | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -117,9 +118,12 @@ class NameServer(asyncio.DatagramProtocol):
     async def _look_up(self, query: bytes, question: Question, client: Client) -> bytes:
         answer = await self._resolver.ask(query)
         if question.kind == A:
-            found = addresses(answer)
-            opened = [(address, min(max(ttl, MIN_SECONDS), MAX_SECONDS)) for address, ttl in found]
-            opened = [item for item in opened if not is_closed(item[0])]
-            if opened:
+            found = dict(addresses(answer))
+            opened = [
+                (address, min(max(found[address], MIN_SECONDS), MAX_SECONDS))
+                for address in await open_addresses(self._outside, list(found))
+            ]
+            # Where an outbound proxy is named, it is the only way to the domains of the list.
+            if opened and client.policy.outbound_proxy is None:
                 await client.admit(opened)
         return answer

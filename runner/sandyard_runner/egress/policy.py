@@ -1,10 +1,42 @@
 """What one sandbox may reach, as data."""
 
+import base64
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from urllib.parse import unquote, urlsplit
 
 from sandyard_api.jobs.wire import SandboxSpec, SecretGrant
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundProxy:
+    """An HTTP proxy between a sandbox and the world."""
+
+    host: str
+    port: int
+    is_tls: bool
+    credentials: str | None = field(default=None, repr=False)
+    """User name and password with a colon between."""
+
+    @classmethod
+    def of(cls, url: str) -> "OutboundProxy":
+        """From `http://user:password@host:port`, which the control plane has checked."""
+        parts = urlsplit(url)
+        is_tls = parts.scheme == "https"
+        credentials = None if parts.username is None else f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        return cls(parts.hostname or "", parts.port or (443 if is_tls else 80), is_tls, credentials)
+
+    @property
+    def name(self) -> str:
+        """For messages, without the credentials."""
+        return f"{self.host}:{self.port}"
+
+    def headers(self) -> list[tuple[str, str]]:
+        """What it is told with each request."""
+        if self.credentials is None:
+            return []
+        return [("Proxy-Authorization", "Basic " + base64.b64encode(self.credentials.encode()).decode())]
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,11 +49,19 @@ class Policy:
     domains: tuple[str, ...] = ()
     """Lower-case names, or `*.` and one: that stands for every name below it, not for the name itself."""
     secrets: tuple[SecretGrant, ...] = ()
+    outbound_proxy: OutboundProxy | None = None
+    """Through which its HTTP goes; with domains their only way."""
 
     @classmethod
     def of(cls, spec: SandboxSpec) -> "Policy":
         """What a spec asks for."""
-        return cls(spec.network_block_all, tuple(spec.network_allow_list), tuple(spec.domain_allow_list), spec.secrets)
+        return cls(
+            spec.network_block_all,
+            tuple(spec.network_allow_list),
+            tuple(spec.domain_allow_list),
+            spec.secrets,
+            OutboundProxy.of(spec.outbound_proxy_url) if spec.outbound_proxy_url else None,
+        )
 
     @property
     def is_listed(self) -> bool:
@@ -31,7 +71,12 @@ class Policy:
     @property
     def needs_services(self) -> bool:
         """Whether the sandbox needs our name server or proxy."""
-        return not self.block_all and bool(self.domains or self.secrets)
+        return self.needs_proxy or (not self.block_all and bool(self.domains))
+
+    @property
+    def needs_proxy(self) -> bool:
+        """Whether its HTTP goes through our proxy."""
+        return not self.block_all and bool(self.secrets or self.outbound_proxy)
 
     def allows_name(self, name: str) -> bool:
         """Whether its addresses may be looked up and reached."""

@@ -1,58 +1,53 @@
-"""The HTTP proxy of sandboxes with secrets: tunnels, and puts values into requests to the hosts they are meant for."""
+"""The HTTP proxy of sandboxes with secrets or an outbound proxy: it tunnels, and puts values into requests."""
 
 import asyncio
 import contextlib
-import ssl
-from collections.abc import Sequence
+import os
+import socket
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
 import h11
 import structlog
 
-from sandyard_api.jobs.wire import SecretGrant
+from sandyard_runner.egress import http2
 from sandyard_runner.egress.authority import EgressAuthority
-from sandyard_runner.egress.closed import is_closed
+from sandyard_runner.egress.exchange import HEAD_SECONDS, Downstream, carry, exchange
 from sandyard_runner.egress.names import Client, FindClient
-from sandyard_runner.egress.resolver import Resolver
-from sandyard_runner.egress.substitution import Headers, substitute, substituted_headers
+from sandyard_runner.egress.requests import Refused
+from sandyard_runner.egress.sides import refuse
+from sandyard_runner.egress.substitution import Substitution
+from sandyard_runner.egress.upstreams import HTTP2, READ_BYTES, Stream, Upstreams, send_at_once
 
 log = structlog.get_logger(__name__)
 
-READ_BYTES = 1 << 16
-HEAD_SECONDS = 30.0
-CONNECT_SECONDS = 10.0
-IDLE_SECONDS = 600.0
-MAX_BODY_BYTES = 1 << 20
-"""Of a body in which placeholders are looked for; a larger one passes as it is."""
 CONNECTIONS_AT_ONCE = 512
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+HANDSHAKE = b"\x16"
+"""First byte of TLS. *Source:* RFC 8446 5.1."""
+HTTP2_PREFACE = b"PRI "
+METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTIONS ", b"PROPFIND ", b"REPORT ")
+"""By which HTTP in clear is told from other protocols in a tunnel."""
 
-Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
+@dataclass(frozen=True, slots=True)
+class _Tunnel:
+    """What a sandbox asked for by CONNECT."""
 
-class _Refused(Exception):
-    """What the client is told instead of an answer."""
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
+    client: Client
+    host: str
+    port: int
+    substitution: Substitution
 
 
 class SecretProxy:
-    """`serve` is the callback of a stream server. It answers one request for each connection."""
+    """`serve` is the callback of a stream server."""
 
-    def __init__(
-        self,
-        find: FindClient,
-        resolver: Resolver,
-        authority: EgressAuthority,
-        *,
-        upstream: ssl.SSLContext | None = None,
-    ) -> None:
+    def __init__(self, find: FindClient, upstreams: Upstreams, authority: EgressAuthority) -> None:
         self._find = find
-        self._resolver = resolver
+        self._upstreams = upstreams
         self._authority = authority
-        self._upstream = upstream or ssl.create_default_context()
         self._serving: set[asyncio.Task[None]] = set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,9 +59,11 @@ class SecretProxy:
             return
         self._serving.add(task)
         try:
+            send_at_once(writer.get_extra_info("socket"))
             await self._serve(client, reader, writer)
         except (OSError, asyncio.IncompleteReadError, h11.ProtocolError) as error:
-            log.debug("egress_connection_broke", reason=str(error))
+            # Words of these might repeat what was sent.
+            log.debug("egress_connection_broke", reason=type(error).__name__)
         finally:
             self._serving.discard(task)
             writer.close()
@@ -78,213 +75,130 @@ class SecretProxy:
         await asyncio.gather(*self._serving, return_exceptions=True)
 
     async def _serve(self, client: Client, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = h11.Connection(h11.SERVER)
+        down = Downstream((reader, writer))
         try:
-            request = await _read_head(server, reader)
+            request = await down.head()
             if request is None:
                 return
-            if request.method == b"CONNECT":
-                await self._tunnel(client, request, reader, writer)
-            else:
-                await self._forward_plain(client, server, request, (reader, writer))
-        except _Refused as refused:
-            await _refuse(server, writer, refused)
-
-    async def _tunnel(
-        self, client: Client, request: h11.Request, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        host, port = _authority_of(request.target.decode("latin-1"), 443)
-        grants = client.policy.secrets_for(host)
-        if not grants:
-            upstream = await self._connect(client, host, port)
-            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-            await _carry((reader, writer), upstream)
+            if request.method != b"CONNECT":
+                await self._forward_plain(client, down, request)
+                return
+            host, port = _authority_of(request.target.decode("latin-1"), 443)
+            tunnel = _Tunnel(client, host, port, Substitution(client.policy.secrets_for(host)))
+            if not tunnel.substitution:
+                upstream = await self._upstreams.connect(client, host, port)
+                writer.write(ESTABLISHED)
+                await carry((reader, writer), upstream)
+                return
+        except Refused as refused:
+            await down.refuse(refused)
             return
-        context = await asyncio.to_thread(self._authority.context, host)
-        # What the client says next is the handshake's: it must not get into the reader before.
-        cast(asyncio.Transport, writer.transport).pause_reading()
-        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        async with asyncio.timeout(HEAD_SECONDS):
-            await writer.start_tls(context)
-        server = h11.Connection(h11.SERVER)
-        try:
-            inner = await _read_head(server, reader)
-            if inner is not None:
-                upstream = await self._connect(client, host, port, tls=True)
-                await _exchange(server, inner, (reader, writer), upstream, grants)
-        except _Refused as refused:
-            await _refuse(server, writer, refused)
+        await self._open(tunnel, (reader, writer))
 
-    async def _forward_plain(
-        self, client: Client, server: h11.Connection, request: h11.Request, downstream: Stream
-    ) -> None:
+    async def _forward_plain(self, client: Client, down: Downstream, request: h11.Request) -> None:
         parts = urlsplit(request.target.decode("latin-1"))
         if parts.scheme != "http" or not parts.hostname:
-            raise _Refused(400, "this is a proxy: ask for http://host/path, or CONNECT host:port")
+            raise Refused(400, "this is a proxy: ask for http://host/path, or CONNECT host:port")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        inner = h11.Request(method=request.method, target=path, headers=request.headers, http_version=b"1.1")
-        upstream = await self._connect(client, parts.hostname, parts.port or 80)
-        await _exchange(server, inner, downstream, upstream, client.policy.secrets_for(parts.hostname))
+        upstream, proxy = await self._upstreams.connect_plain(client, parts.hostname, parts.port or 80)
+        place = parts.netloc.rpartition("@")[2]
+        # The target decides; a proxy sends the host accordingly (RFC 9112 3.2.2).
+        headers = [
+            (b"Host", place.encode()),
+            *(item for item in request.headers.raw_items() if item[0].lower() != b"host"),
+        ]
+        inner = h11.Request(
+            method=request.method,
+            target=f"http://{place}{path}" if proxy else path,
+            headers=headers,
+            http_version=b"1.1",
+        )
+        substitution = Substitution(client.policy.secrets_for(parts.hostname))
+        extra = proxy.headers() if proxy else []
+        await exchange(down, inner, upstream, substitution, host=parts.hostname, extra=extra)
 
-    async def _connect(self, client: Client, host: str, port: int, *, tls: bool = False) -> Stream:
-        """To an address the sandbox itself could reach. Raises `_Refused`."""
-        try:
-            async with asyncio.timeout(CONNECT_SECONDS):
-                found = [address for address, _ in await self._resolver.addresses(host)]
-                address = next(
-                    (each for each in found if not is_closed(each) and client.policy.allows(host, each)), None
-                )
-                if address is None:
-                    raise _Refused(403 if found else 502, f"{host} cannot be reached from this sandbox")
-                return await asyncio.open_connection(
-                    address, port, ssl=self._upstream if tls else None, server_hostname=host if tls else None
-                )
-        except (OSError, UnicodeError) as error:
-            raise _Refused(502, f"{host}:{port} does not answer: {error}") from error
-
-
-async def _read_head(server: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """The request; `None` when the client hung up. Raises `_Refused`."""
-    try:
+    async def _open(self, tunnel: _Tunnel, downstream: Stream) -> None:
+        """To a host with secrets: what is spoken is found out by what the client says first."""
+        writer = downstream[1]
+        # What the client says next may be a handshake's: it must not get into the reader before.
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(ESTABLISHED)
         async with asyncio.timeout(HEAD_SECONDS):
-            event = await _next(server, reader)
-    except h11.RemoteProtocolError as error:
-        raise _Refused(400, str(error)) from error
-    return event if isinstance(event, h11.Request) else None
+            first = await _peek(writer)
+        if first.startswith(HANDSHAKE):
+            await self._open_tls(tunnel, downstream)
+            return
+        cast(asyncio.Transport, writer.transport).resume_reading()
+        if first.startswith(HTTP2_PREFACE):
+            await self._speak_http2(tunnel, downstream, None, is_tls=False)
+        elif first.startswith(METHODS):
+            await self._speak_http1(tunnel, downstream, None, is_tls=False)
+        else:
+            with contextlib.suppress(Refused):
+                await carry(downstream, await self._upstreams.connect(tunnel.client, tunnel.host, tunnel.port))
 
-
-async def _next(connection: h11.Connection, reader: asyncio.StreamReader) -> object:
-    while (event := connection.next_event()) is h11.NEED_DATA:
-        async with asyncio.timeout(IDLE_SECONDS):
-            connection.receive_data(await reader.read(READ_BYTES))
-    return event
-
-
-async def _exchange(
-    server: h11.Connection,
-    request: h11.Request,
-    downstream: Stream,
-    upstream: Stream,
-    grants: Sequence[SecretGrant],
-) -> None:
-    """Send one request on and its answer back; after an upgrade carry bytes both ways."""
-    reader, writer = downstream
-    client = h11.Connection(h11.CLIENT)
-    try:
-        if server.they_are_waiting_for_100_continue:
-            await _send(server, writer, h11.InformationalResponse(status_code=100, headers=[]))
-        sending = asyncio.create_task(_send_request(server, reader, client, upstream[1], request, grants))
+    async def _open_tls(self, tunnel: _Tunnel, downstream: Stream) -> None:
+        """Offer the client what the host speaks; of one that cannot be had, either can tell."""
+        is_http2, upstream = True, None
+        with contextlib.suppress(Refused):
+            is_http2, upstream = await self._upstreams.learn(tunnel.client, tunnel.host, tunnel.port)
         try:
-            await _send_answer(client, upstream[0], server, writer)
+            context = await asyncio.to_thread(self._authority.context, tunnel.host, http2=is_http2)
+            async with asyncio.timeout(HEAD_SECONDS):
+                await downstream[1].start_tls(context)
+            is_chosen = downstream[1].get_extra_info("ssl_object").selected_alpn_protocol() == HTTP2
+            if upstream is not None and is_http2 != is_chosen:
+                upstream[1].close()
+                upstream = None
+            if is_chosen:
+                await self._speak_http2(tunnel, downstream, upstream)
+            else:
+                await self._speak_http1(tunnel, downstream, upstream)
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
-        if client.our_state is h11.SWITCHED_PROTOCOL:
-            writer.write(client.trailing_data[0])
-            upstream[1].write(server.trailing_data[0])
-            await _carry(downstream, upstream)
-    finally:
-        upstream[1].close()
+            if upstream is not None:
+                upstream[1].close()
+
+    async def _speak_http2(
+        self, tunnel: _Tunnel, downstream: Stream, upstream: Stream | None, *, is_tls: bool = True
+    ) -> None:
+        try:
+            upstream = upstream or await self._connect(tunnel, is_tls=is_tls, http2=True)
+            await http2.Http2Relay(downstream, upstream, tunnel.substitution, tunnel.host).run()
+        except Refused as refused:
+            await refuse(downstream, refused)
+
+    async def _speak_http1(
+        self, tunnel: _Tunnel, downstream: Stream, upstream: Stream | None, *, is_tls: bool = True
+    ) -> None:
+        down = Downstream(downstream)
+        try:
+            request = await down.head()
+            if request is None:
+                return
+            upstream = upstream or await self._connect(tunnel, is_tls=is_tls, http2=False)
+            await exchange(down, request, upstream, tunnel.substitution, host=tunnel.host)
+        except Refused as refused:
+            await down.refuse(refused)
+
+    async def _connect(self, tunnel: _Tunnel, *, is_tls: bool, http2: bool) -> Stream:
+        if is_tls:
+            return await self._upstreams.connect_tls(tunnel.client, tunnel.host, tunnel.port, http2=http2)
+        return await self._upstreams.connect(tunnel.client, tunnel.host, tunnel.port)
 
 
-async def _send_request(
-    server: h11.Connection,
-    reader: asyncio.StreamReader,
-    client: h11.Connection,
-    writer: asyncio.StreamWriter,
-    request: h11.Request,
-    grants: Sequence[SecretGrant],
-) -> None:
-    headers = _request_headers(request, grants)
-    length = next((int(value) for name, value in headers if name == b"content-length"), None)
-    is_whole = length is not None and length <= MAX_BODY_BYTES
-    body = b""
-    if is_whole:
-        body = substitute(await _whole_body(server, reader), grants)
-        headers = [(name, str(len(body)).encode() if name == b"content-length" else value) for name, value in headers]
-    target = substitute(request.target, grants)
-    await _send(client, writer, h11.Request(method=request.method, target=target, headers=headers))
-    if is_whole:
-        await _send(client, writer, h11.Data(body))
-    else:
-        while isinstance(event := await _next(server, reader), h11.Data):
-            await _send(client, writer, event)
-    await _send(client, writer, h11.EndOfMessage())
-
-
-def _request_headers(request: h11.Request, grants: Sequence[SecretGrant]) -> Headers:
-    headers = substituted_headers(request.headers.raw_items(), grants)
-    headers = [(name.lower(), value) for name, value in headers if name.lower() != b"expect"]
-    upgrade = next((value for name, value in request.headers if name == b"upgrade"), None)
-    if upgrade is not None:
-        return [*headers, (b"connection", b"upgrade"), (b"upgrade", upgrade)]
-    return [*headers, (b"connection", b"close")]
-
-
-async def _whole_body(server: h11.Connection, reader: asyncio.StreamReader) -> bytes:
-    parts = []
-    while isinstance(event := await _next(server, reader), h11.Data):
-        parts.append(event.data)
-    return b"".join(parts)
-
-
-async def _send_answer(
-    client: h11.Connection, reader: asyncio.StreamReader, server: h11.Connection, writer: asyncio.StreamWriter
-) -> None:
-    while True:
-        event = await _next(client, reader)
-        if isinstance(event, h11.Response):
-            headers = [(name, value) for name, value in event.headers.raw_items() if name.lower() != b"connection"]
-            event = h11.Response(
-                status_code=event.status_code, reason=event.reason, headers=[*headers, (b"Connection", b"close")]
-            )
-        if isinstance(event, h11.InformationalResponse) and event.status_code == 100:
-            continue
-        if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
-            return
-        await _send(server, writer, event)
-        if isinstance(event, h11.EndOfMessage) or client.our_state is h11.SWITCHED_PROTOCOL:
-            return
-
-
-async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, event: object) -> None:
-    data = connection.send(event)  # type: ignore[call-overload]  # an event of the other side
-    if data:
-        writer.write(data)
-        await writer.drain()
-
-
-async def _refuse(server: h11.Connection, writer: asyncio.StreamWriter, refused: _Refused) -> None:
-    body = f"{refused}\n".encode()
-    head = f"HTTP/1.1 {refused.status} Sandyard\r\nContent-Type: text/plain\r\nContent-Length: {len(body)}\r\n"
-    if server.our_state in (h11.IDLE, h11.SEND_RESPONSE, h11.ERROR):
-        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
-        await writer.drain()
-
-
-async def _carry(one: Stream, other: Stream) -> None:
-    """Bytes both ways until both sides ended or nothing moved for long."""
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            async with asyncio.timeout(IDLE_SECONDS):
-                chunk = await reader.read(READ_BYTES)
-            if not chunk:
-                break
-            writer.write(chunk)
-            await writer.drain()
-        if writer.can_write_eof():
-            writer.write_eof()
-
-    copies = [asyncio.create_task(copy(one[0], other[1])), asyncio.create_task(copy(other[0], one[1]))]
-    try:
-        with contextlib.suppress(OSError):
-            await asyncio.gather(*copies)
-    finally:
-        for task in copies:
-            task.cancel()
-        await asyncio.gather(*copies, return_exceptions=True)
-        other[1].close()
+async def _peek(writer: asyncio.StreamWriter) -> bytes:
+    """What has come and is still to be read, once there is something; empty at the end."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(fileno=os.dup(writer.get_extra_info("socket").fileno())) as other:
+        other.setblocking(False)
+        readable = asyncio.Event()
+        loop.add_reader(other, readable.set)
+        try:
+            await readable.wait()
+        finally:
+            loop.remove_reader(other)
+        found: bytes = other.recv(READ_BYTES, socket.MSG_PEEK)
+        return found
 
 
 def _authority_of(target: str, default: int) -> tuple[str, int]:

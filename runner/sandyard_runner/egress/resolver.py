@@ -1,15 +1,15 @@
-"""Asking this machine's name servers, or those of a setting."""
+"""Asking the machine's name servers, or those of a setting."""
 
 import asyncio
 import contextlib
 import ipaddress
+import socket
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
 from sandyard_runner.egress.messages import BadMessage, addresses, make_query
+from sandyard_runner.egress.outside import Outside
 
-RESOLV_CONF = Path("/etc/resolv.conf")
 ANSWER_SECONDS = 3.0
 DNS_PORT = 53
 TRUNCATED = 0x0200
@@ -32,16 +32,17 @@ class _Asking(asyncio.DatagramProtocol):
 class Resolver:
     """Asks name servers one after the other, each from a port of its own."""
 
-    def __init__(self, servers: Sequence[str] = ()) -> None:
+    def __init__(self, servers: Sequence[str], outside: Outside) -> None:
         self._servers = tuple(servers)
+        self._outside = outside
 
     async def ask(self, query: bytes) -> bytes:
         """The answer to a query. Raises `OSError` (`TimeoutError`) when no server answers."""
         failure: OSError = OSError("there is no name server")
-        for host, port in self._addresses():
+        for host, port in await self._addresses():
             try:
                 async with asyncio.timeout(ANSWER_SECONDS):
-                    return await _ask(query, host, port)
+                    return await self._ask(query, host, port)
             except OSError as error:  # and TimeoutError, which is one
                 failure = error
         raise failure
@@ -55,42 +56,47 @@ class Resolver:
         except (BadMessage, UnicodeError) as error:
             raise OSError(f"{name} cannot be looked up: {error}") from error
 
-    def _addresses(self) -> list[tuple[str, int]]:
+    async def _addresses(self) -> list[tuple[str, int]]:
         found = []
-        for server in self._servers or _machine_servers():
+        for server in self._servers or _machine_servers((await self._outside.read())[-1]):
             host, _, port = server.partition(":") if server.count(":") == 1 else (server, "", "")
             found.append((host, int(port or DNS_PORT)))
         return found
 
+    async def _ask(self, query: bytes, host: str, port: int) -> bytes:
+        loop = asyncio.get_running_loop()
+        made = await self._connected(socket.SOCK_DGRAM, host, port)
+        transport, asking = await loop.create_datagram_endpoint(lambda: _Asking(query[:2]), sock=made)
+        try:
+            transport.sendto(query)
+            answer = await asking.answer
+        finally:
+            transport.close()
+        if len(answer) > 4 and struct.unpack_from("!H", answer, 2)[0] & TRUNCATED:
+            return await self._ask_stream(query, host, port)
+        return answer
 
-def _machine_servers() -> list[str]:
-    try:
-        lines = RESOLV_CONF.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
-    return [words[1] for line in lines if len(words := line.split()) > 1 and words[0] == "nameserver"]
+    async def _ask_stream(self, query: bytes, host: str, port: int) -> bytes:
+        reader, writer = await asyncio.open_connection(sock=await self._connected(socket.SOCK_STREAM, host, port))
+        try:
+            writer.write(struct.pack("!H", len(query)) + query)
+            size = struct.unpack("!H", await reader.readexactly(2))[0]
+            return await reader.readexactly(size)
+        except asyncio.IncompleteReadError as error:
+            raise OSError("the name server hung up") from error
+        finally:
+            writer.close()
+
+    async def _connected(self, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
+        made = await self._outside.socket(kind, socket.AF_INET6 if ":" in host else socket.AF_INET)
+        try:
+            await asyncio.get_running_loop().sock_connect(made, (host, port))
+        except BaseException:
+            made.close()
+            raise
+        return made
 
 
-async def _ask(query: bytes, host: str, port: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    transport, asking = await loop.create_datagram_endpoint(lambda: _Asking(query[:2]), remote_addr=(host, port))
-    try:
-        transport.sendto(query)
-        answer = await asking.answer
-    finally:
-        transport.close()
-    if len(answer) > 4 and struct.unpack_from("!H", answer, 2)[0] & TRUNCATED:
-        return await _ask_stream(query, host, port)
-    return answer
-
-
-async def _ask_stream(query: bytes, host: str, port: int) -> bytes:
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(struct.pack("!H", len(query)) + query)
-        size = struct.unpack("!H", await reader.readexactly(2))[0]
-        return await reader.readexactly(size)
-    except asyncio.IncompleteReadError as error:
-        raise OSError("the name server hung up") from error
-    finally:
-        writer.close()
+def _machine_servers(resolv_conf: str) -> list[str]:
+    lines = (line.split() for line in resolv_conf.splitlines())
+    return [words[1] for words in lines if len(words) > 1 and words[0] == "nameserver"]

@@ -9,8 +9,11 @@ from pathlib import Path
 
 from sandyard_runner.egress.authority import EgressAuthority
 from sandyard_runner.egress.names import FindClient, NameServer
+from sandyard_runner.egress.outside import Here, Outside
+from sandyard_runner.egress.policy import Policy
 from sandyard_runner.egress.proxy import SecretProxy
 from sandyard_runner.egress.resolver import Resolver
+from sandyard_runner.egress.upstreams import Upstreams
 
 BACKLOG = 128
 
@@ -27,15 +30,17 @@ class Sockets:
 class Services:
     """What both runtimes share: the resolver and the authority."""
 
-    def __init__(self, folder: Path, servers: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, servers: tuple[str, ...], outside: Outside | None = None) -> None:
         self.authority = EgressAuthority(folder)
-        self._resolver = Resolver(servers)
+        self._outside = outside or Here()
+        self._resolver = Resolver(servers, self._outside)
+        self._upstreams = Upstreams(self._resolver, self._outside)
 
     @asynccontextmanager
     async def serving(self, sockets: Sockets, find: FindClient) -> AsyncIterator[None]:
         """Serve on the sockets until the block ends; they are closed then."""
-        names = NameServer(find, self._resolver)
-        proxy = SecretProxy(find, self._resolver, self.authority)
+        names = NameServer(find, self._resolver, self._outside)
+        proxy = SecretProxy(find, self._upstreams, self.authority)
         loop = asyncio.get_running_loop()
         await loop.create_datagram_endpoint(lambda: names, sock=sockets.datagrams)
         streams = await asyncio.start_server(names.serve_stream, sock=sockets.streams, backlog=BACKLOG)
@@ -49,11 +54,13 @@ class Services:
             await proxy.close()
 
 
-def environment(url: str, bundle: str) -> dict[str, str]:
-    """The variables by which clients use the proxy and trust its certificates."""
+def environment(policy: Policy, url: str, bundle: str) -> dict[str, str]:
+    """The variables by which clients use the proxy and, with secrets, trust its certificates."""
+    if not policy.needs_proxy:
+        return {}
     proxies = {name: url for word in ("http_proxy", "https_proxy") for name in (word, word.upper())}
     nowhere = {name: "localhost,127.0.0.1,::1" for name in ("no_proxy", "NO_PROXY")}
-    return proxies | nowhere | dict.fromkeys(TRUST, bundle)
+    return proxies | nowhere | (dict.fromkeys(TRUST, bundle) if policy.secrets else {})
 
 
 TRUST = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO")

@@ -62,4 +62,4 @@ def _lists(problem: str, is_on_host: bool) -> Sequence[Capability]:
     return [*rows, Capability(names[2], Enforcement.ENFORCED, SECRETS)]
 
 
-SECRETS = "HTTP and HTTPS/1.1 of clients that use the proxy and certificate variables; the value never enters"
+SECRETS = "HTTP/1.1 and HTTP/2 of clients that use the proxy and certificate variables; the value never enters"

@@ -60,9 +60,7 @@ class Egress:
             if self._current.get(sandbox_id) != policy:
                 await self._change(sandbox_id, policy)
                 self._current[sandbox_id] = policy
-        if policy.block_all or not policy.secrets:
-            return {}
-        return environment(f"http://{self._gateway}:{PROXY_PORT}", f"{DOOR_MOUNT}/{BUNDLE_NAME}")
+        return environment(policy, f"http://{self._gateway}:{PROXY_PORT}", f"{DOOR_MOUNT}/{BUNDLE_NAME}")
 
     async def forget(self, sandbox_id: str) -> None:
         """It does not run any more: its address will be somebody else's."""

@@ -105,7 +105,7 @@ def _lists(is_isolated: bool, options: LocalOptions) -> Sequence[Capability]:
         whom = "also for root inside" if os.geteuid() == 0 else "refused for a sandbox of root, who could change it"
         detail = f"IPv4, in the sandbox's network namespace from outside; {whom}"
         lists = [Capability(name, Enforcement.ENFORCED, detail) for name in names[:2]]
-    detail = "HTTP and HTTPS/1.1 of clients that use the proxy and certificate variables; the value never enters"
+    detail = "HTTP/1.1 and HTTP/2 of clients that use the proxy and certificate variables; the value never enters"
     return [*lists, Capability(names[2], Enforcement.ENFORCED, detail)]
 
 

@@ -77,9 +77,7 @@ class LocalEgress:
             if policy.secrets:
                 await asyncio.to_thread(self._write_bundle, sandbox_id)
             held.policy = policy
-        if policy.block_all or not policy.secrets:
-            return {}
-        return environment(f"http://{ADDRESS}:{PROXY_PORT}", f"{DOOR_MOUNT}/{BUNDLE_NAME}")
+        return environment(policy, f"http://{ADDRESS}:{PROXY_PORT}", f"{DOOR_MOUNT}/{BUNDLE_NAME}")
 
     async def forget(self, sandbox_id: str) -> None:
         """Its run is over, and its namespace with it."""
