@@ -1,4 +1,4 @@
-"""The client's end of `/_daemon/exec`, `/_daemon/forward/...` and `/_daemon/fs`, on a connection to a door."""
+"""The client's end of `/_daemon/exec`, `forward/...`, `listen` and `fs`, on a connection to a door."""
 
 import asyncio
 import errno
@@ -280,6 +280,38 @@ class ForwardedStream:
 
     async def close(self) -> None:
         """Both ways."""
+        await self._socket.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A connection that somebody in the sandbox made to a port or socket that we listen on there."""
+
+    id: str
+    origin: tuple[str, int]
+    """Where it comes from; empty for a unix socket."""
+
+
+class RemoteListener:
+    """A port or socket in the sandbox, listened on by a socket opened at `/_daemon/listen` until that is closed."""
+
+    def __init__(self, socket: GatewaySocket, port: int) -> None:
+        self._socket = socket
+        self.port = port
+        """0 for a unix socket."""
+
+    @classmethod
+    async def start(cls, socket: GatewaySocket) -> "RemoteListener":
+        """On a socket that was opened there. Raises `GatewayClosed`."""
+        return cls(socket, int(json.loads(await socket.receive())["port"]))
+
+    async def accept(self) -> Accepted:
+        """The next connection, to be taken soon at `/_daemon/forward/accepted?id=`. Raises `GatewayClosed`."""
+        said = json.loads(await self._socket.receive())
+        return Accepted(str(said["id"]), (str(said["origin"][0]), int(said["origin"][1])))
+
+    async def close(self) -> None:
+        """Listen no more; connections that were taken go on."""
         await self._socket.close()
 
 

@@ -10,7 +10,7 @@ from sandyard_daemon.routes.ports import CONNECT_SECONDS, checked_port, connect_
 from sandyard_daemon.terminal.attaching import close, first_of
 
 MAX_MESSAGE = 2 << 20
-_READ = 64 << 10
+READ_BYTES = 64 << 10
 _EOF = json.dumps({"type": "eof"})
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -18,30 +18,32 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def forward_tcp(request: Request) -> Answer:
     """To a port of the loopback. Raises `Unavailable` before the upgrade."""
-    _check_upgrade(request)
-    return await _forward(request, await connect_port(checked_port(request.parameters[0])))
+    check_upgrade(request)
+    return await forward(request, await connect_port(checked_port(request.parameters[0])))
 
 
 async def forward_unix(request: Request) -> Answer:
     """To the unix socket `?path=`. Raises `Unavailable` before the upgrade."""
-    _check_upgrade(request)
+    check_upgrade(request)
     path = request.query.get("path", "")
     if not path.startswith("/") or "\0" in path:
         raise BadRequest("path must be the whole path of a unix socket")
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            connection = await asyncio.open_unix_connection(path, limit=_READ)
+            connection = await asyncio.open_unix_connection(path, limit=READ_BYTES)
     except (OSError, TimeoutError) as error:
         raise Unavailable(f"nothing answers on the socket {path}") from error
-    return await _forward(request, connection)
+    return await forward(request, connection)
 
 
-def _check_upgrade(request: Request) -> None:
+def check_upgrade(request: Request) -> None:
+    """Raise `BadRequest` for what is no WebSocket."""
     if not is_upgrade(request):
         raise BadRequest("this is a WebSocket: send an upgrade request")
 
 
-async def _forward(request: Request, connection: Connection) -> Answer:
+async def forward(request: Request, connection: Connection) -> Answer:
+    """Both ways until both sides ended; the connection is closed then."""
     reader, writer = connection
     try:
         socket = await WebSocket.accept(request, max_message=MAX_MESSAGE)
@@ -59,7 +61,7 @@ async def _forward(request: Request, connection: Connection) -> Answer:
                     return 1007, "bytes after their end"
 
         async def down() -> tuple[int, str]:
-            while data := await reader.read(_READ):
+            while data := await reader.read(READ_BYTES):
                 await socket.send(data)
             await socket.send(_EOF)
             await up_ended.wait()

@@ -8,6 +8,7 @@ from sandyard_daemon.areas import Context
 from sandyard_daemon.errors import BadRequest
 from sandyard_daemon.gateway.files import Files, Wrong
 from sandyard_daemon.gateway.forward import forward_tcp, forward_unix
+from sandyard_daemon.gateway.listen import Listeners
 from sandyard_daemon.gateway.programs import Programs
 from sandyard_daemon.http.messages import Answer, Handler, Request, Switched
 from sandyard_daemon.http.websocket import Disconnected, WebSocket, is_upgrade
@@ -26,6 +27,7 @@ class GatewayArea:
         self._programs = Programs(context)
         self._environment = context.environment
         self._file_clients = 0
+        self._listeners = Listeners()
 
     def handlers(self) -> dict[str, Handler]:
         """By operation id."""
@@ -34,11 +36,14 @@ class GatewayArea:
             "WebTerminal": self._programs.terminal,
             "ForwardTcp": forward_tcp,
             "ForwardUnix": forward_unix,
+            "Listen": self._listeners.listen,
+            "ForwardAccepted": self._listeners.take,
             "FileSystem": self.files,
         }
 
     async def close(self) -> None:
-        """Hang up on every program."""
+        """Hang up on every program, and on connections that nobody took."""
+        self._listeners.close()
         await self._programs.close()
 
     async def files(self, request: Request) -> Answer:

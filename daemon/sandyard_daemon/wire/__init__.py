@@ -33,6 +33,11 @@ GET /_daemon/terminal?cols=&rows=&cwd=
 GET /_daemon/forward/{port} and GET /_daemon/forward/unix?path=
     A connection to the sandbox's loopback or to a unix socket in it; 502 where nothing answers. Binary messages are
     its bytes; the text message `{"type": "eof"}` ends one direction, the close both.
+GET /_daemon/listen?port= or ?path=
+    Listens on loopback (0: any free port) or on a new unix socket until the close. First comes `{"type": "listening",
+    "port"}`, then for each connection `{"type": "accepted", "id", "origin": [host, port]}`. 502 where that cannot be.
+GET /_daemon/forward/accepted?id=
+    Such a connection, within 15 s; the rest is as of other forwarded ones.
 GET /_daemon/fs
     Binary messages made by `wire.messages`: a JSON head and bytes. To the daemon `{"id", "op", ...}`, back
     `{"id", ...}` or `{"id", "error": "ENOENT", "message"}`, one for each, in order. A relative path begins at the

@@ -130,7 +130,9 @@ INTERNAL: tuple[Operation, ...] = (
     Operation("GET", "/_daemon/exec", "Exec", True),
     Operation("GET", "/_daemon/terminal", "WebTerminal", True),
     Operation("GET", "/_daemon/forward/unix", "ForwardUnix", True),
+    Operation("GET", "/_daemon/forward/accepted", "ForwardAccepted", True),
     Operation("GET", "/_daemon/forward/{port}", "ForwardTcp", True),
+    Operation("GET", "/_daemon/listen", "Listen", True),
     Operation("GET", "/_daemon/fs", "FileSystem", True),
 )
 """Of `/_daemon`, what is loaded by its first request."""

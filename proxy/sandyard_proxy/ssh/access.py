@@ -81,6 +81,16 @@ def port_target(port: int) -> str:
     return f"/_daemon/forward/{port}"
 
 
+def listen_target(*, port: int | None = None, path: str = "") -> str:
+    """Where the daemon listens on a port of the sandbox's loopback, or on a unix socket in it."""
+    return f"/_daemon/listen?port={port}" if port is not None else f"/_daemon/listen?path={quote(path, safe='')}"
+
+
+def accepted_target(number: str) -> str:
+    """Where the daemon hands over a connection made to such a one."""
+    return f"/_daemon/forward/accepted?id={quote(number, safe='')}"
+
+
 def socket_target(path: str) -> str:
     """Where the daemon forwards to a unix socket in the sandbox."""
     return f"/_daemon/forward/unix?path={quote(path, safe='')}"

@@ -1,4 +1,4 @@
-"""Connections to servers inside the sandbox: `ssh -L` and `-W`, to ports of its loopback and to unix sockets."""
+"""Connections between clients and the sandbox, over ports of its loopback and unix sockets: `ssh -L`, `-W` and `-R`."""
 
 import asyncio
 
@@ -9,6 +9,8 @@ from sandyard_daemon.gateway_client import ForwardedStream, GatewayClosed
 from sandyard_proxy.ssh.channels import Channels, ChannelTask
 
 PIECE = 128 << 10
+LAST_SECONDS = 30.0
+"""For bytes that came before the channel was closed: whoever has its answer closes while they are on their way."""
 
 
 class _Relay:
@@ -16,13 +18,22 @@ class _Relay:
 
     def __init__(self, stream: ForwardedStream, channels: Channels) -> None:
         self._stream = stream
-        self.task = ChannelTask(channels)
+        self._task = ChannelTask(channels)
+        self._upward: asyncio.Task[None] | None = None
+
+    def lost(self) -> None:
+        """The channel is closed: what came by it still goes to the sandbox, nothing comes back."""
+        if self._upward is None or self._upward.done():
+            self._task.lost()
+            return
+        self._upward.add_done_callback(lambda _: self._task.lost())
+        asyncio.get_running_loop().call_later(LAST_SECONDS, self._task.lost)
 
     async def run(self, reader: SSHReader[bytes], writer: SSHWriter[bytes]) -> None:
-        self.task.adopt()
+        self._task.adopt()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._up(reader))
+                self._upward = group.create_task(self._up(reader))
                 group.create_task(self._down(writer))
         except* (GatewayClosed, asyncssh.Error, OSError):
             pass  # one side is gone: so is the connection
@@ -50,9 +61,9 @@ class PortSession(SSHTCPStreamSession[bytes]):
         super().__init__(self._relay.run)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Its task ends with it."""
+        """What was read goes on to the sandbox."""
         super().connection_lost(exc)
-        self._relay.task.lost()
+        self._relay.lost()
 
 
 class SocketSession(SSHUNIXStreamSession[bytes]):
@@ -63,6 +74,6 @@ class SocketSession(SSHUNIXStreamSession[bytes]):
         super().__init__(self._relay.run)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Its task ends with it."""
+        """What was read goes on to the sandbox."""
         super().connection_lost(exc)
-        self._relay.task.lost()
+        self._relay.lost()

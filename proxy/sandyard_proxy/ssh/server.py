@@ -5,16 +5,22 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 
 import asyncssh
+import structlog
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 
-from sandyard_daemon.gateway_client import ForwardedStream
+from sandyard_daemon.gateway_client import Accepted, ForwardedStream, GatewayClosed, RemoteListener
 from sandyard_proxy.activity import Activity
-from sandyard_proxy.ssh.access import Access, Refused, port_target, socket_target
+from sandyard_proxy.ssh.access import Access, Refused, listen_target, port_target, socket_target
 from sandyard_proxy.ssh.channels import Channels
 from sandyard_proxy.ssh.forwarding import PortSession, SocketSession
+from sandyard_proxy.ssh.listening import OpenChannel, SandboxListener
 from sandyard_proxy.ssh.sessions import Session
 
+log = structlog.get_logger(__name__)
+
 LOGIN_SECONDS = 30
+MAX_LISTENERS = 16
+"""Ports and sockets that a connection may ask to listen on in its life."""
 KEEPALIVE_SECONDS = 30
 """Between questions to a silent client; it is gone when it leaves three unanswered."""
 WINDOW = 2 << 20
@@ -40,6 +46,7 @@ class GatewayServer(asyncssh.SSHServer):
     def __init__(self, access: Access) -> None:
         self._access = access
         self._channels = Channels()
+        self._listeners = 0
         self._connection: asyncssh.SSHServerConnection
         self.sandbox_id: str | None = None
         """Known when somebody is logged in."""
@@ -90,6 +97,44 @@ class GatewayServer(asyncssh.SSHServer):
             return SocketSession(await self._connect(sandbox_id, socket_target(dest_path)), self._channels)
 
         return connect()
+
+    def server_requested(self, listen_host: str, listen_port: int) -> "Awaitable[SandboxListener | bool]":
+        """On a port of the sandbox's loopback, whichever of its addresses is asked for."""
+
+        async def open_channel(stream: ForwardedStream, accepted: Accepted, port: int) -> None:
+            await self._connection.create_connection(
+                lambda: PortSession(stream, self._channels), listen_host, port, *accepted.origin
+            )
+
+        async def listen() -> "SandboxListener | bool":
+            if listen_host not in (*LOOPBACK, "*"):
+                return False
+            return await self._listen(listen_target(port=listen_port), open_channel) or False
+
+        return listen()
+
+    def unix_server_requested(self, listen_path: str) -> "Awaitable[SandboxListener | bool]":
+        """On a unix socket in the sandbox."""
+
+        async def open_channel(stream: ForwardedStream, _accepted: Accepted, _port: int) -> None:
+            await self._connection.create_unix_connection(lambda: SocketSession(stream, self._channels), listen_path)
+
+        async def listen() -> "SandboxListener | bool":
+            return await self._listen(listen_target(path=listen_path), open_channel) or False
+
+        return listen()
+
+    async def _listen(self, target: str, open_channel: OpenChannel) -> SandboxListener | None:
+        """`None` where that is refused: the protocol has no words for why."""
+        if self.sandbox_id is None or self._listeners >= MAX_LISTENERS:
+            return None
+        try:
+            listener = await RemoteListener.start(await self._access.open(self.sandbox_id, target))
+        except (Refused, GatewayClosed) as error:
+            log.info("not_listening", sandbox_id=self.sandbox_id, reason=str(error))
+            return None
+        self._listeners += 1
+        return SandboxListener(self._access, self.sandbox_id, listener, self._channels, open_channel)
 
     def _admit(self) -> str:
         if self.sandbox_id is None or self._channels.is_full:
