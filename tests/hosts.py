@@ -17,6 +17,7 @@ import pytest
 
 NETWORK = "198.51.100"
 SERVER = Path(__file__).with_name("host_server.py")
+PROXY = Path(__file__).with_name("proxy_server.py")
 TALKING = Path(__file__).with_name("talking_server.py")
 
 

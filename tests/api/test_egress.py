@@ -228,3 +228,64 @@ async def test_answers_fit_the_description(world: World, description: dict[str, 
         changed = await call("POST", f"{path}/network-settings", {"networkBlockAll": True})
         check_schema(description, "Sandbox", changed.json)
         check_schema(description, "Sandbox", (await call("PUT", f"{path}/secrets", {"secrets": []})).json)
+
+
+PROXY = "http://me:s3cret%40@proxy.example.com:3128"
+
+
+async def test_the_runner_gets_the_whole_outbound_proxy_and_clients_see_it_without_credentials(
+    either_world: World, description: dict[str, Any]
+) -> None:
+    world = either_world
+    made = await world.create(outboundProxyUrl=PROXY)
+    check_schema(description, "Sandbox", made)
+    spec = world.runner.jobs[-1].spec
+    assert (spec.outbound_proxy_url, "s3cret" in repr(spec)) == (PROXY, False)
+    answers = [await world.client.call("GET", path) for path in (f"/sandbox/{made['id']}", "/sandbox")]
+    assert answers[0].json["outboundProxyUrl"] == made["outboundProxyUrl"] == "http://proxy.example.com:3128"
+    assert all(b"s3cret" not in answer.body for answer in answers)
+    async with world.plane.database.reading() as db:
+        stored = (await db.execute(text("SELECT * FROM sandboxes"))).one()
+    assert "s3cret" not in repr(stored)
+
+
+async def test_a_fork_has_its_parents_outbound_proxy(world: World) -> None:
+    made = await world.create(outboundProxyUrl=PROXY)
+    async with world.runner.working():
+        answer = await world.client.call("POST", f"/sandbox/{made['id']}/fork", {"name": "child"})
+    assert (answer.status, answer.json["outboundProxyUrl"]) == (200, "http://proxy.example.com:3128"), answer.body
+    assert world.runner.jobs[-1].spec.outbound_proxy_url == PROXY
+
+
+async def test_no_outbound_proxy_is_none(world: World) -> None:
+    assert "outboundProxyUrl" not in await world.create(outboundProxyUrl="")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "proxy.example.com:3128",
+            "socks5://me:s3cret@a.b:1",
+            "http://",
+            "http://me:s3cret@",
+            "http://a b",
+            "http://a/b",
+        ),
+        *(
+            "http://a?b",
+            "http://a#b",
+            "http://a:99999",
+            "http://a:x",
+            "http://a:0",
+            "http://[::1]:1",
+            "http://[",
+            "http://ä",
+        ),
+        *("http://a\r\nX: y", "http://a" + "a" * 3000),
+    ],
+)
+async def test_an_outbound_proxy_that_cannot_be_is_refused_without_repeating_it(world: World, url: str) -> None:
+    answer = await world.client.call("POST", "/sandbox", {"outboundProxyUrl": url})
+    assert (answer.status, b"s3cret" in answer.body) == (400, False)
+    assert answer.json["message"].startswith("Invalid outbound proxy URL. Must be http://[user:password@]host[:port]")

@@ -293,6 +293,7 @@ class Dispatch:
             network_allow_list=_listed(row.network_allow_list),
             domain_allow_list=_listed(row.domain_allow_list),
             secrets=secrets,
+            outbound_proxy_url=self._seal.open(row.outbound_proxy_sealed) if row.outbound_proxy_sealed else None,
             entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
             source=source,
             owned_images=owned_images(row),

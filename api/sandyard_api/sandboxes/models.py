@@ -16,6 +16,8 @@ INHERITED = (
         "network_allow_list",
         "domain_allow_list",
         "secrets",
+        "outbound_proxy_url",
+        "outbound_proxy_sealed",
         "volumes",
         "cpu",
         "gpu",
@@ -84,6 +86,10 @@ class Sandbox(Base):
     domain_allow_list: Mapped[str | None]
     secrets: Mapped[dict[str, str]] = mapped_column(default=dict)
     """Names of variables to the ids of secrets, which may be gone by now."""
+    outbound_proxy_url: Mapped[str | None]
+    """As it is shown: without credentials."""
+    outbound_proxy_sealed: Mapped[str | None]
+    """The whole URL."""
     cpu: Mapped[int]
     gpu: Mapped[int]
     memory_gib: Mapped[int]

@@ -4,6 +4,7 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from sandyard_api.errors import BadRequest
 from sandyard_api.validation import Fields
@@ -12,12 +13,17 @@ MAX_ENTRIES = 10
 MAX_PREFIX = 32
 DOMAIN = re.compile(r"(?=.{1,253}$)(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 LABELS_OF_A_DOMAIN = 2
+MAX_URL = 2048
+PROXY_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\uffff]")
+BAD_PROXY = "Invalid outbound proxy URL. Must be http://[user:password@]host[:port], or https, and nothing behind"
 NO_LISTS: dict[str, Any] = {"network_block_all": False, "network_allow_list": None, "domain_allow_list": None}
 NETWORK_NEEDS = {
     "network_block_all": ("network_block_all", "Blocking the network"),
     "network_allow_list": ("network_allow_list", "A network allow list"),
     "domain_allow_list": ("domain_allow_list", "A domain allow list"),
     "secrets": ("secrets", "Using secrets"),
+    "outbound_proxy_url": ("outbound_proxy", "An outbound proxy"),
 }
 """Columns, what a runtime must be able to do for them, and how clients are told that it cannot."""
 
@@ -76,6 +82,27 @@ def read_domains(text: str) -> list[str]:
         if not DOMAIN.fullmatch(entry.lower()) or len(labels) < LABELS_OF_A_DOMAIN or labels[-1].isdecimal():
             raise BadRequest(f'Invalid domain: "{entry}". Must be a valid domain name')
     return [entry.lower() for entry in entries]
+
+
+def read_outbound_proxy(text: str | None) -> str | None:
+    """The URL of an HTTP proxy; an empty one is none. Raises `BadRequest`, which does not repeat the credentials."""
+    if not text:
+        return None
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise BadRequest(BAD_PROXY) from error
+    is_odd = len(text) > MAX_URL or NOT_IN_URLS.search(text) or not PROXY_HOST.fullmatch(parts.hostname or "")
+    has_more = parts.path not in ("", "/") or parts.query or parts.fragment
+    if is_odd or has_more or parts.scheme not in ("http", "https") or port == 0:
+        raise BadRequest(BAD_PROXY)
+    return text
+
+
+def without_credentials(url: str) -> str:
+    """The URL of a proxy as it may be shown."""
+    return urlsplit(url)._replace(netloc=urlsplit(url).netloc.rpartition("@")[2]).geturl()
 
 
 def _entries(text: str) -> list[str]:

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
-from sandyard_api.sandboxes.network_requests import NetworkWish
+from sandyard_api.sandboxes.network_requests import NetworkWish, read_outbound_proxy
 from sandyard_api.sandboxes.schemas import OTEL_ENDPOINT
 from sandyard_api.secrets.requests import read_mounts as read_secrets
 from sandyard_api.snapshots.images import BuildRequest, check_dockerfile, read_build
@@ -20,7 +20,6 @@ EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
 
 NOT_YET = {
     "linkedSandbox": "Linked sandboxes",
-    "outboundProxyUrl": "Outbound proxies",
     "gpu": "GPUs",
     "gpuType": "GPUs",
     "kvm": "KVM",
@@ -49,6 +48,8 @@ class NewSandbox:
     network: NetworkWish
     secrets: dict[str, str]
     """Names of variables to names of secrets."""
+    outbound_proxy: str | None
+    """Its whole URL."""
     cpu: int
     memory_gib: int
     disk_gib: int
@@ -71,6 +72,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     pause = fields.integer("autoPauseInterval")
     delete, ttl = fields.integer("autoDeleteInterval"), fields.integer("ttlMinutes", minimum=0)
     mounts, build = read_mounts(fields), read_build(fields)
+    outbound_proxy = fields.string("outboundProxyUrl")
     fields.check()
     network = NetworkWish.read(fields)
     _check_source(snapshot, build, resources)
@@ -91,6 +93,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         mounts=mounts,
         network=network,
         secrets=secrets,
+        outbound_proxy=read_outbound_proxy(outbound_proxy),
         cpu=resources["cpu"] or 1,
         memory_gib=resources["memory"] or 1,
         disk_gib=resources["disk"] or 3,

@@ -3,7 +3,7 @@
 from datetime import datetime, timedelta
 
 from sandyard_api.sandboxes.models import Sandbox
-from sandyard_api.sandboxes.network_requests import NO_LISTS
+from sandyard_api.sandboxes.network_requests import NO_LISTS, without_credentials
 from sandyard_api.sandboxes.requests import NewSandbox
 from sandyard_api.sandboxes.states import Desired, Observed
 from sandyard_api.snapshots.models import Snapshot
@@ -12,7 +12,7 @@ from sandyard_api.snapshots.models import Snapshot
 def new_row(
     wanted: NewSandbox, snapshot: Snapshot | None, *, organization_id: str, sandbox_id: str, at: datetime
 ) -> Sandbox:
-    """The row of a new sandbox, but for its region, secrets and tokens; resources are the snapshot's if it has one."""
+    """The row of a new sandbox, but for region, secrets and what is sealed; resources are its snapshot's, if any."""
     ttl, build = wanted.ttl_minutes, wanted.build
     return Sandbox(
         id=sandbox_id,
@@ -28,6 +28,7 @@ def new_row(
         env=wanted.env,
         labels=wanted.labels,
         public=wanted.public,
+        outbound_proxy_url=without_credentials(wanted.outbound_proxy) if wanted.outbound_proxy else None,
         **NO_LISTS | wanted.network.columns(),
         cpu=(snapshot or wanted).cpu,
         gpu=0,

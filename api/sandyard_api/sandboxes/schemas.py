@@ -76,6 +76,8 @@ class SandboxDto(SandboxListItem, kw_only=True):
 
     env: dict[str, str]
     kvm: bool = False
+    outbound_proxy_url: str | UnsetType = UNSET
+    """Without the credentials, which nobody is shown again."""
     volumes: list[SandboxVolume]
     build_info: BuildInfo | UnsetType = UNSET
     otel_endpoint_override: str | UnsetType = UNSET
@@ -159,9 +161,13 @@ def full(row: Sandbox, toolbox_url: str) -> SandboxDto:
     item = list_item(row, toolbox_url)
     values = {name: getattr(item, name) for name in SandboxListItem.__struct_fields__}
     volumes = [msgspec.convert(entry, SandboxVolume) for entry in row.volumes]
-    collector = row.env.get(OTEL_ENDPOINT) or UNSET
     return SandboxDto(
-        **values, env=row.env, volumes=volumes, build_info=_build_info(row), otel_endpoint_override=collector
+        **values,
+        env=row.env,
+        outbound_proxy_url=row.outbound_proxy_url or UNSET,
+        volumes=volumes,
+        build_info=_build_info(row),
+        otel_endpoint_override=row.env.get(OTEL_ENDPOINT) or UNSET,
     )
 
 

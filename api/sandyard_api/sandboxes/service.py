@@ -333,6 +333,7 @@ class Sandboxes:
         mounts = await self._secrets.resolve(db, organization_id, wanted.secrets)
         row = new_row(wanted, snapshot, organization_id=organization_id, sandbox_id=sandbox_id, at=self._clock.now())
         row.region, row.secrets = self._region, mounts
+        row.outbound_proxy_sealed = self._seal.close(wanted.outbound_proxy) if wanted.outbound_proxy else None
         for column, value in self._fresh_tokens().items():
             setattr(row, column, value)
         for column, (capability, words) in NETWORK_NEEDS.items():

@@ -238,6 +238,8 @@ def _may_be_warm(wanted: NewSandbox) -> bool:
     """Whether nothing is asked for that must be there when a sandbox is made."""
     if wanted.build is not None or wanted.mounts or wanted.user is not None or wanted.secrets:
         return False
+    if wanted.outbound_proxy is not None:
+        return False
     if any(value not in (None, False) for value in wanted.network.columns().values()):
         return False
     return all(VARIABLE.fullmatch(name) for name in wanted.env)

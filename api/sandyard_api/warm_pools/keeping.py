@@ -256,6 +256,7 @@ def _warm(pool: WarmPool) -> NewSandbox:
         public=False,
         network=NetworkWish(None, None, None),
         secrets={},
+        outbound_proxy=None,
         cpu=pool.cpu,
         memory_gib=pool.memory_gib,
         disk_gib=pool.disk_gib,

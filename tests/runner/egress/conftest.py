@@ -15,10 +15,10 @@ from sandyard.certificates import new_authority, new_server_certificate
 from sandyard_api.jobs.wire import SandboxSpec, SecretGrant
 from sandyard_runner.runtime.local.options import LocalOptions
 from sandyard_runner.runtime.local.runtime import LocalRuntime, open_local_runtime
-from tests.hosts import TALKING, Host, Network, open_network
+from tests.hosts import NETWORK, TALKING, Host, Network, open_network
 from tests.runner.test_local_namespaces import a_spec, run, started
 
-HOSTS = ("www.example.com", "shop.example.com", "other.example.org")
+HOSTS = ("www.example.com", "other.example.org")
 PLACEHOLDER, VALUE = "dtn_secret_abc", "hush-hush"
 ODD_PLACEHOLDER, ODD_VALUE = "dtn_secret_odd", 'a "quoted" & two\nlines'
 
@@ -44,7 +44,7 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     folder = tmp_path_factory.mktemp("site")
     name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "test authority")])
     authority, key = new_authority(name)
-    names = [x509.DNSName(each) for each in HOSTS]
+    names = [x509.DNSName(each) for each in (*HOSTS, "proxy.example.com")]
     site, site_key = new_server_certificate(authority, key, "test", names, timedelta(days=1))
     made = Certificates(folder / "authority.pem", folder / "site.pem")
     made.authority.write_bytes(authority)
@@ -65,7 +65,7 @@ def site(network: Network, certificates: Certificates) -> Host:
 @pytest.fixture(scope="module")
 def names(network: Network, site: Host) -> Host:
     host = network.host(53)
-    host.start("dns", *(f"{name}={site.address}" for name in HOSTS))
+    host.start("dns", *(f"{name}={site.address}" for name in HOSTS), f"proxy.example.com={NETWORK}.20")
     return host
 
 

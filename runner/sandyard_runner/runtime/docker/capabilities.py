@@ -7,9 +7,7 @@ from sandyard_runner.wire import Capability, Enforcement
 _KEPT = "files as an image, by commit; neither processes nor memory"
 
 
-def capabilities(
-    *, rules_problem: str = "", is_on_host: bool = True, oci_runtime: str | None = None
-) -> Sequence[Capability]:
+def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> Sequence[Capability]:
     """One row per promise. `rules_problem` says why the network rules do not hold; empty when they do."""
     through = f"containers of the OCI runtime {oci_runtime}" if oci_runtime else "containers"
     return (
@@ -29,7 +27,7 @@ def capabilities(
         Capability(
             "volumes", Enforcement.ENFORCED, "folders of this machine, mounted; not in forks, snapshots and archives"
         ),
-        *_lists(rules_problem, is_on_host),
+        *_lists(rules_problem),
         Capability("pause", Enforcement.ENFORCED, "the container's cgroup is frozen; memory and connections stay"),
         Capability("resize", Enforcement.ENFORCED, "CPU and memory of running and stopped ones; disk as above"),
         *(Capability(name, Enforcement.ENFORCED, _KEPT) for name in ("fork", "snapshot", "archive")),
@@ -50,16 +48,15 @@ def _network(problem: str) -> Capability:
     )
 
 
-def _lists(problem: str, is_on_host: bool) -> Sequence[Capability]:
-    names = ("network_allow_list", "domain_allow_list", "secrets")
+def _lists(problem: str) -> Sequence[Capability]:
+    names = ("network_allow_list", "domain_allow_list", "secrets", "outbound_proxy")
     if problem:
         return [Capability(name, Enforcement.REFUSED, problem) for name in names]
     rows = [Capability(names[0], Enforcement.ENFORCED, "IPv4, on the bridge of the engine's machine")]
-    if not is_on_host:
-        why = "needs the runner on the engine's own machine; this one runs in a container"
-        return [*rows, *(Capability(name, Enforcement.REFUSED, why) for name in names[1:])]
     rows.append(Capability(names[1], Enforcement.ENFORCED, "by a name server of ours; IPv4"))
-    return [*rows, Capability(names[2], Enforcement.ENFORCED, SECRETS)]
+    rows.append(Capability(names[2], Enforcement.ENFORCED, SECRETS))
+    return [*rows, Capability(names[3], Enforcement.ENFORCED, OUTBOUND_PROXY)]
 
 
+OUTBOUND_PROXY = "HTTP of clients that use the proxy variables; with a domain list there is no other way out"
 SECRETS = "HTTP/1.1 and HTTP/2 of clients that use the proxy and certificate variables; the value never enters"

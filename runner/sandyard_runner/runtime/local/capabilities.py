@@ -95,7 +95,7 @@ def _internet(options: LocalOptions, is_isolated: bool, uplink: Uplink | None) -
 
 
 def _lists(is_isolated: bool, options: LocalOptions) -> Sequence[Capability]:
-    names = ("network_allow_list", "domain_allow_list", "secrets")
+    names = ("network_allow_list", "domain_allow_list", "secrets", "outbound_proxy")
     if not is_isolated or options.network is Network.HOST:
         why = "sandboxes have no network of their own"
         return [Capability(name, Enforcement.REFUSED, why) for name in names]
@@ -106,7 +106,12 @@ def _lists(is_isolated: bool, options: LocalOptions) -> Sequence[Capability]:
         detail = f"IPv4, in the sandbox's network namespace from outside; {whom}"
         lists = [Capability(name, Enforcement.ENFORCED, detail) for name in names[:2]]
     detail = "HTTP/1.1 and HTTP/2 of clients that use the proxy and certificate variables; the value never enters"
-    return [*lists, Capability(names[2], Enforcement.ENFORCED, detail)]
+    proxied = "HTTP of clients that use the proxy variables; with a domain list there is no other way out"
+    return [
+        *lists,
+        Capability(names[2], Enforcement.ENFORCED, detail),
+        Capability(names[3], Enforcement.ENFORCED, proxied),
+    ]
 
 
 def _block_all(is_isolated: bool) -> Capability:
