@@ -15,7 +15,9 @@ FILES = ("/proc/net/fib_trie", "/proc/net/route", "/etc/resolv.conf")
 class Outside(Protocol):
     """Gives sockets of that network, and what is to be known of it. Each method raises `OSError`."""
 
-    async def socket(self, kind: socket.SocketKind, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    async def make_socket(
+        self, kind: socket.SocketKind, family: socket.AddressFamily = socket.AF_INET
+    ) -> socket.socket:
         """A fresh one, which does not block; the caller closes it."""
 
     async def read(self) -> Sequence[str]:
@@ -25,7 +27,9 @@ class Outside(Protocol):
 class Here:
     """This machine's own network."""
 
-    async def socket(self, kind: socket.SocketKind, family: socket.AddressFamily = socket.AF_INET) -> socket.socket:
+    async def make_socket(
+        self, kind: socket.SocketKind, family: socket.AddressFamily = socket.AF_INET
+    ) -> socket.socket:
         """See `Outside`."""
         made = socket.socket(family, kind)
         made.setblocking(False)

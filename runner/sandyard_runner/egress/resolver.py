@@ -88,7 +88,7 @@ class Resolver:
             writer.close()
 
     async def _connected(self, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
-        made = await self._outside.socket(kind, socket.AF_INET6 if ":" in host else socket.AF_INET)
+        made = await self._outside.make_socket(kind, socket.AF_INET6 if ":" in host else socket.AF_INET)
         try:
             await asyncio.get_running_loop().sock_connect(made, (host, port))
         except BaseException:

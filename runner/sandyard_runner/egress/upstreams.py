@@ -87,7 +87,7 @@ class Upstreams:
         return may[0]
 
     async def _open(self, address: str, port: int) -> Stream:
-        made = await self._outside.socket(socket.SOCK_STREAM)
+        made = await self._outside.make_socket(socket.SOCK_STREAM)
         send_at_once(made)
         try:
             await asyncio.get_running_loop().sock_connect(made, (address, port))

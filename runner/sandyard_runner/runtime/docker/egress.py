@@ -10,6 +10,7 @@ from typing import Any
 import structlog
 
 from sandyard_runner.egress.names import Client
+from sandyard_runner.egress.outside import Here, Outside
 from sandyard_runner.egress.policy import Policy
 from sandyard_runner.egress.services import Services, Sockets, environment
 from sandyard_runner.errors import NotPresent, RuntimeFailure, Unsupported
@@ -35,7 +36,8 @@ class Egress:
         self._engine = engine
         self._options = options
         self._rules = rules
-        self._services = Services(options.data_dir / "egress", options.name_servers)
+        self._outside: Outside = rules.broker or Here()
+        self._services = Services(options.data_dir / "egress", options.name_servers, self._outside)
         self._lock = asyncio.Lock()
         self._current: dict[str, Policy] = {}
         """What is known to hold for a sandbox's present run."""
@@ -46,8 +48,11 @@ class Egress:
         """Take up what an earlier process of ours held, and write the table."""
         self._rules.held = {each.sandbox_id: each for each in keeping.load(self._options.data_dir / FILE_NAME)}
         self._forget_missing(await self._addresses())
-        if any(each.policy.needs_services for each in self._rules.held.values()) and self._rules.is_on_host:
-            await self._serve()
+        if any(each.policy.needs_services for each in self._rules.held.values()):
+            try:
+                await self._serve()
+            except RuntimeFailure as failure:  # what they would open stays closed, until the next change
+                log.warning("egress_not_serving", reason=failure.message)
         await self._rules.apply()
 
     async def close(self) -> None:
@@ -81,7 +86,7 @@ class Egress:
         address = await self._join(sandbox_id)
         before = dict(self._rules.held)
         self._rules.held = {key: each for key, each in before.items() if each.address != address and key != sandbox_id}
-        if policy.is_listed or policy.secrets:
+        if policy.is_listed or policy.needs_proxy:
             self._rules.held[sandbox_id] = Held(sandbox_id, address, policy)
         if policy.secrets:
             await asyncio.to_thread(self._write_bundle, sandbox_id)
@@ -89,12 +94,10 @@ class Egress:
             await self._write()
 
     def _check(self, policy: Policy) -> None:
-        if policy.block_all or not (policy.is_listed or policy.secrets):
+        if policy.block_all or not (policy.is_listed or policy.needs_proxy):
             return
         if self._rules.problem:
             raise Unsupported(f"the network rules cannot be held here: {self._rules.problem}")
-        if policy.needs_services and not self._rules.is_on_host:
-            raise Unsupported(ONLY_ON_HOST)
 
     async def _write(self) -> None:
         await asyncio.to_thread(keeping.save, self._options.data_dir / FILE_NAME, list(self._rules.held.values()))
@@ -119,13 +122,22 @@ class Egress:
         )
         self._gateway = network["IPAM"]["Config"][0]["Gateway"]
         try:
-            sockets = Sockets(*(_bound(self._gateway, kind) for kind in KINDS))
+            sockets = Sockets(*[await self._bound(kind) for kind in KINDS])
         except OSError as error:
             raise RuntimeFailure(f"our services cannot listen on {self._gateway}: {error}") from error
         await self._stack.enter_async_context(self._services.serving(sockets, self._find))
         self._rules.ports = Ports(
             *(each.getsockname()[1] for each in (sockets.datagrams, sockets.streams, sockets.proxy))
         )
+
+    async def _bound(self, kind: socket.SocketKind) -> socket.socket:
+        made = await self._outside.make_socket(kind)
+        try:
+            made.bind((self._gateway, 0))
+        except OSError:
+            made.close()
+            raise
+        return made
 
     def _find(self, source: str) -> Client | None:
         for each in self._rules.held.values():
@@ -186,18 +198,3 @@ class Egress:
 
 
 KINDS = (socket.SOCK_DGRAM, socket.SOCK_STREAM, socket.SOCK_STREAM)
-ONLY_ON_HOST = (
-    "domain lists and secrets need the runner on the engine's own machine, where its name server and proxy can be"
-    " reached; this one runs in a container"
-)
-
-
-def _bound(address: str, kind: int) -> socket.socket:
-    made = socket.socket(socket.AF_INET, kind)
-    made.setblocking(False)
-    try:
-        made.bind((address, 0))
-    except OSError:
-        made.close()
-        raise
-    return made

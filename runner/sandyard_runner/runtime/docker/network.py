@@ -10,6 +10,7 @@ import structlog
 from sandyard_runner.egress.closed import METADATA
 from sandyard_runner.egress.nft import run_nft
 from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.runtime.docker.broker import Broker
 from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.held import PROXY_PORT, Held, Ports
@@ -86,7 +87,7 @@ def _redirects(held: Sequence[Held], ports: Ports | None) -> str:
         if each.policy.domains:
             lines.append(f"    ip saddr {each.address} udp dport 53 redirect to :{ports.names}")
             lines.append(f"    ip saddr {each.address} tcp dport 53 redirect to :{ports.name_streams}")
-        if each.policy.secrets:
+        if each.policy.needs_proxy:
             lines.append(f"    ip saddr {each.address} tcp dport {PROXY_PORT} redirect to :{ports.proxy}")
     return "\n".join(lines)
 
@@ -141,12 +142,13 @@ async def remove_network(engine: Engine, options: DockerOptions) -> bool:
 
 
 class Rules:
-    """Puts our nftables table on the engine's machine: directly as root there, else through a helper container."""
+    """Puts our nftables table on the engine's machine: directly as root there, else through a container."""
 
     def __init__(
-        self, engine: Engine, options: DockerOptions, *, helper_images: Sequence[str], is_on_host: bool
+        self, engine: Engine, options: DockerOptions, *, helper_images: Sequence[str], broker: Broker | None
     ) -> None:
-        self.is_on_host = is_on_host
+        self.broker = broker
+        """There where this process is in a container of the engine itself."""
         self.held: dict[str, Held] = {}
         """Sandboxes with rules of their own, by id."""
         self.ports: Ports | None = None
@@ -154,7 +156,7 @@ class Rules:
         self._engine = engine
         self._options = options
         self._helper_images = helper_images
-        self._direct = is_on_host and os.geteuid() == 0 and shutil.which("nft") is not None
+        self._direct = broker is None and os.geteuid() == 0 and shutil.which("nft") is not None
         self.problem = "not applied yet"
         """Why they do not hold; empty when they do."""
 
@@ -191,6 +193,8 @@ class Rules:
     async def _nft(self, script: str) -> None:
         if self._direct:
             await run_nft(script)
+        elif self.broker is not None and self.broker.is_running:
+            await self.broker.load_rules(script)
         else:
             await self._run_helper(script)
 

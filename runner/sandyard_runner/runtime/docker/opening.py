@@ -13,6 +13,7 @@ from docker.errors import NotFound
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker import door
+from sandyard_runner.runtime.docker.broker import Broker
 from sandyard_runner.runtime.docker.departure import Departure, Dependents, watch_dependents
 from sandyard_runner.runtime.docker.egress import Egress
 from sandyard_runner.runtime.docker.engine import Api, Engine, open_client, open_engine
@@ -85,7 +86,8 @@ def _prepare_files(options: DockerOptions) -> Bundle:
 
 def _rules(engine: Engine, options: DockerOptions, own: OwnContainer | None) -> Rules:
     helpers = [own.image] if own else [own_reference()]
-    return Rules(engine, options, helper_images=helpers, is_on_host=own is None)
+    broker = Broker(engine, options, own) if own else None
+    return Rules(engine, options, helper_images=helpers, broker=broker)
 
 
 async def _say_farewell(
@@ -107,6 +109,9 @@ async def _say_farewell(
             await rules.remove()
     except RuntimeFailure as failure:
         log.warning("runtime_left_unclean", reason=failure.message)
+    finally:
+        if rules.broker is not None:
+            await rules.broker.close()
 
 
 async def remove_everything(options: DockerOptions) -> list[str]:

@@ -83,7 +83,6 @@ class DockerRuntime(Keeping, Mounting):
         """What is enforced and what is not."""
         return capabilities(
             rules_problem=self._rules.problem,
-            is_on_host=self._rules.is_on_host,
             oci_runtime=self._options.oci_runtime,
         )
 
