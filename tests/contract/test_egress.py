@@ -21,7 +21,7 @@ from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_c
 from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import authorization
 from tests.contract.wire_client import request
-from tests.hosts import Host, Network, open_network
+from tests.hosts import PROXY, Host, Network, open_network
 
 pytestmark = [
     pytest.mark.sdk,
@@ -148,3 +148,24 @@ def test_rules_hold_after_a_kill_and_a_new_start(instance: Instance, daytona: Da
             found.delete()
     finally:
         assert again.stop() in (0, 143)
+
+
+def test_requests_go_through_an_outbound_proxy_whose_credentials_stay_outside(
+    instance: Instance, daytona: Daytona, network: Network, site: Host, tmp_path: Path
+) -> None:
+    need_way_out(instance)
+    proxy = network.host(20 + len(network.hosts))  # one for each instance
+    log = tmp_path / "log"
+    proxy.start("3128", str(log), "-", f"www.example.com={site.address}", server=PROXY)
+    url = f"http://me:p%40ss@{proxy.address}:3128"
+    made = daytona.create(CreateSandboxFromSnapshotParams(outbound_proxy_url=url))
+    assert made.outbound_proxy_url == f"http://{proxy.address}:3128"
+    ask = "import urllib.request as u; print(u.urlopen('http://www.example.com/path', timeout=20).read().decode())"
+    answer = made.process.exec(f'python3 -c "{ask}"')
+    assert (answer.exit_code, '"path": "/path"' in answer.result) == (0, True), answer.result
+    assert log.read_text() == "GET http://www.example.com/path HTTP/1.1 +\n"
+    said = made.process.exec("env; cat /proc/*/environ 2>/dev/null").result
+    assert ("http_proxy=" in said, "p%40ss" in said, "p@ss" in said) == (True, False, False)
+    with pytest.raises(DaytonaError, match="Invalid outbound proxy URL"):
+        daytona.create(CreateSandboxFromSnapshotParams(outbound_proxy_url="socks5://a.b"))
+    made.delete()
