@@ -11,7 +11,7 @@ import pytest
 from sandyard_daemon.client import connect_door
 from sandyard_daemon.gateway_client import ForwardedStream, GatewayRefused, GatewaySocket, RemoteListener
 from tests.daemon.conftest import SECRET, Daemon, eventually
-from tests.daemon.terminal.test_gateway import opened
+from tests.daemon.terminal.gateway import opened
 
 
 @asynccontextmanager
