@@ -48,6 +48,11 @@ class Settings:
     network: Annotated[
         str, "For the local runtime: `auto` (the way out that is there), `none` (loopback only) or `host`."
     ] = "auto"
+    local_builds: Annotated[
+        bool,
+        "For the local runtime: apply the steps of Dockerfiles over this machine's own system, whatever their `FROM` "
+        "says, which each build log repeats; otherwise builds and images are refused.",
+    ] = False
     database_url: Annotated[
         str | None, "SQLAlchemy URL of the database; empty is an SQLite file in the data directory."
     ] = None

@@ -20,7 +20,7 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         _limit("memory", "memory" in limited, "limit in GiB; a process beyond it is killed"),
         _limit("processes", "pids" in limited, "at the most 4096"),
         Capability("disk", Enforcement.IGNORED, "files live on the host's disk"),
-        Capability("images", Enforcement.REFUSED, "sandboxes show this machine's own programs"),
+        _images(options),
         _filesystem(is_isolated),
         _network(options, is_isolated, uplink),
         _internet(options, is_isolated, uplink),
@@ -35,6 +35,13 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
     return [*rows, _pause(limited), _resize(limited)] + [
         Capability(name, Enforcement.ENFORCED, kept) for name in ("fork", "snapshot", "archive")
     ]
+
+
+def _images(options: LocalOptions) -> Capability:
+    if options.local_builds:
+        detail = "FROM is ignored: the steps of Dockerfiles run over this machine's own programs (--local-builds)"
+        return Capability("images", Enforcement.IGNORED, detail)
+    return Capability("images", Enforcement.REFUSED, "sandboxes show this machine's own programs")
 
 
 def _pause(limited: AbstractSet[str]) -> Capability:
