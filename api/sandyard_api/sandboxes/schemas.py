@@ -77,6 +77,7 @@ class SandboxDto(SandboxListItem, kw_only=True):
     env: dict[str, str]
     kvm: bool = False
     volumes: list[SandboxVolume]
+    linked_sandbox_id: str | UnsetType = UNSET
     build_info: BuildInfo | UnsetType = UNSET
     otel_endpoint_override: str | UnsetType = UNSET
     """Where its daemon sends metrics, lines and traces; the variable `OTEL_ENDPOINT` of `env`."""
@@ -161,7 +162,12 @@ def full(row: Sandbox, toolbox_url: str) -> SandboxDto:
     volumes = [msgspec.convert(entry, SandboxVolume) for entry in row.volumes]
     collector = row.env.get(OTEL_ENDPOINT) or UNSET
     return SandboxDto(
-        **values, env=row.env, volumes=volumes, build_info=_build_info(row), otel_endpoint_override=collector
+        **values,
+        env=row.env,
+        volumes=volumes,
+        linked_sandbox_id=row.linked_sandbox_id or UNSET,
+        build_info=_build_info(row),
+        otel_endpoint_override=collector,
     )
 
 

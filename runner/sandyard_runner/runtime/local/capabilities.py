@@ -25,6 +25,7 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         _network(options, is_isolated, uplink),
         _internet(options, is_isolated, uplink),
         _block_all(is_isolated),
+        Capability("links", Enforcement.REFUSED, "its sandboxes' networks cannot be joined; the docker runtime's can"),
         *_lists(is_isolated, options),
         _user(is_isolated),
         _volumes(is_isolated),
