@@ -82,6 +82,7 @@ def local_options(settings: Settings, *, keep_running: bool) -> LocalOptions:
         name_servers=settings.name_servers,
         keep_running=keep_running,
         host_folders=settings.host_folders,
+        local_builds=settings.local_builds,
     )
 
 
@@ -101,6 +102,7 @@ async def remove_everything(settings: Settings) -> list[str]:
             for image in await local.images():
                 await local.remove_image(image)
                 lines.append(f"removed image {image}")
+            await local.prune()
     volumes = Volumes(local_options(settings, keep_running=True).volumes_dir)
     for name in await asyncio.to_thread(volumes.names):
         await asyncio.to_thread(volumes.remove, name)
@@ -121,5 +123,5 @@ async def holds_containers(settings: Settings) -> bool:
 
 
 def _holds_local_sandboxes(data_dir: Path) -> bool:
-    held = (data_dir / "sandboxes", data_dir / "images")
+    held = (data_dir / "sandboxes", data_dir / "images", data_dir / "layers")
     return any(path.is_dir() and any(path.iterdir()) for path in held)

@@ -1,6 +1,7 @@
 """Every setting, read once from the environment. Nothing else of Sandyard reads the environment."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -48,6 +49,11 @@ class Settings:
     network: Annotated[
         str, "For the local runtime: `auto` (the way out that is there), `none` (loopback only) or `host`."
     ] = "auto"
+    local_builds: Annotated[
+        bool,
+        "For the local runtime: apply the steps of Dockerfiles over this machine's own system, whatever their `FROM` "
+        "says, which each build log repeats; otherwise builds and images are refused.",
+    ] = False
     database_url: Annotated[
         str | None, "SQLAlchemy URL of the database; empty is an SQLite file in the data directory."
     ] = None
@@ -83,6 +89,26 @@ class Settings:
         bool, "Show browsers a page that warns of foreign content before a preview, once a day."
     ] = False
     runner_id: Annotated[str, "Name of this runner in the database; stays the same over restarts."] = "local"
+    storage_gib: Annotated[int, "How much the embedded object storage for build contexts may hold, GiB."] = 10
+    context_hours: Annotated[
+        int, "How long a build context is kept there that no snapshot and no sandbox refers to, hours."
+    ] = 24
+    s3_endpoint: Annotated[
+        str | None,
+        "Another object storage for build contexts, `https://host[:port]`, instead of the embedded one; clients upload "
+        "to it themselves.",
+    ] = None
+    s3_bucket: Annotated[str | None, "Its bucket, which must exist."] = None
+    s3_region: Annotated[str, "Its region."] = "us-east-1"
+    s3_access_key: Annotated[str | None, "Its access key; without a role, clients are given it."] = None
+    s3_secret_key: Annotated[str | None, "The secret of that key."] = None
+    s3_session_token: Annotated[str | None, "The session token of that key, where it has one."] = None
+    s3_role_arn: Annotated[
+        str | None, "Role to assume for each client, limited to its organization's objects and an hour; empty: none."
+    ] = None
+    s3_sts_endpoint: Annotated[
+        str | None, "Where roles are assumed, such as `https://sts.eu-west-1.amazonaws.com`; empty: `s3_endpoint`."
+    ] = None
     doors_dir: Annotated[
         Path | None, "The sandboxes' doors, a directory that runner and proxy share; empty: in the data directory."
     ] = None
@@ -161,7 +187,23 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: obj
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {values[name]!r}; it takes {', '.join(allowed)}")
     if values.get("warm_pool", 0) < 0:
         raise InvalidSetting(f"{PREFIX}WARM_POOL is {values['warm_pool']}; it takes a number that is not negative")
-    return Settings(**values)
+    settings = Settings(**values)
+    check_storage(settings)
+    return settings
+
+
+def check_storage(settings: Settings) -> None:
+    """Raise `InvalidSetting` for an external object storage that lacks something."""
+    for name in ("storage_gib", "context_hours"):
+        if getattr(settings, name) < 1:
+            raise InvalidSetting(f"{PREFIX}{name.upper()} is {getattr(settings, name)}; it takes a number from 1")
+    for name in ("s3_endpoint", "s3_sts_endpoint"):
+        value = getattr(settings, name)
+        if value and not re.fullmatch(r"https?://[^/\s?#]+/?", value):
+            raise InvalidSetting(f"{PREFIX}{name.upper()} is {value!r}; it takes https://host or http://host:port")
+    needed = [settings.s3_bucket, settings.s3_access_key, settings.s3_secret_key]
+    if settings.s3_endpoint and not all(needed):
+        raise InvalidSetting(f"{PREFIX}S3_ENDPOINT needs S3_BUCKET, S3_ACCESS_KEY and S3_SECRET_KEY as well")
 
 
 def _read(environment: Mapping[str, str], variable: str) -> str:

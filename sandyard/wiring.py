@@ -26,6 +26,7 @@ from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane
 from sandyard_api.options import ControlPlaneOptions
+from sandyard_api.storage.s3_options import S3Options
 from sandyard_proxy.app import SshListener, open_proxy
 from sandyard_proxy.options import ProxyOptions
 from sandyard_proxy.upstream import open_upstream
@@ -215,8 +216,27 @@ def control_plane_options(
         rate_limits=settings.rate_limits,
         warm_pool=settings.warm_pool,
         storage_dir=settings.data_dir / "objects",
+        storage_max_bytes=settings.storage_gib << 30,
+        context_hours=settings.context_hours,
+        external_storage=external_storage(settings),
         storage_https_port=https_port,
         ssh_port=ssh_port,
+    )
+
+
+def external_storage(settings: Settings) -> S3Options | None:
+    """Another object storage than our own; `None` where none is named."""
+    if not settings.s3_endpoint:
+        return None
+    return S3Options(
+        endpoint=settings.s3_endpoint.rstrip("/"),
+        bucket=settings.s3_bucket or "",
+        region=settings.s3_region,
+        access_key=settings.s3_access_key or "",
+        secret_key=settings.s3_secret_key or "",
+        session_token=settings.s3_session_token or "",
+        role_arn=settings.s3_role_arn or "",
+        sts_endpoint=(settings.s3_sts_endpoint or "").rstrip("/"),
     )
 
 

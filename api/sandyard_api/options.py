@@ -6,6 +6,7 @@ from pathlib import Path
 from sandyard.folders import HostFolder
 from sandyard_api.quotas.limits import GENEROUS, Limits
 from sandyard_api.rates.limits import Rates
+from sandyard_api.storage.s3_options import S3Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,5 +56,9 @@ class ControlPlaneOptions:
     """Where uploaded build contexts are kept; `None`: no object storage."""
     storage_max_bytes: int = 10 << 30
     storage_max_object_bytes: int = 2 << 30
+    context_hours: float = 24.0
+    """How long an uploaded context is kept that nothing refers to, from when somebody last looked for it."""
+    external_storage: S3Options | None = None
+    """Another object storage for build contexts, instead of `storage_dir`."""
     storage_https_port: int | None = None
     """Where the object storage is served over https, too; `None`: nowhere."""

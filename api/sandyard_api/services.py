@@ -40,7 +40,9 @@ from sandyard_api.snapshots.telling import SnapshotTeller
 from sandyard_api.snapshots.work import SnapshotWork
 from sandyard_api.ssh_access.service import SshAccesses
 from sandyard_api.storage.app import StorageApp
+from sandyard_api.storage.clearing import ContextClearing
 from sandyard_api.storage.credentials import StorageKeys
+from sandyard_api.storage.external import ExternalStorage
 from sandyard_api.storage.files import ObjectFiles
 from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
@@ -80,6 +82,7 @@ class Services:
     contexts: Contexts
     volumes: Volumes
     storage: StorageApp
+    clearing: ContextClearing
     ssh_accesses: SshAccesses
     sessions: SessionRecords
     dispatch: Dispatch
@@ -122,7 +125,10 @@ def build_services(
     quotas = Quotas(options.limits)
     runners = Runners(database, machine_of(clock), arrivals, lost_seconds=options.runner_lost_seconds)
     registries = Registries(database, clock, ids, seal)
-    contexts = Contexts(_object_files(options), StorageKeys(seal), clock, ids)
+    files = _object_files(options)
+    external = ExternalStorage(options.external_storage, machine_of(clock)) if options.external_storage else None
+    contexts = Contexts(files, external, StorageKeys(seal), clock, ids)
+    clearing = ContextClearing(database, clock, contexts.files, hours=options.context_hours)
     teller = SnapshotTeller(bus, changes)
     snapshot_work = SnapshotWork(
         database, clock, ids, registries=registries, teller=teller, lease_seconds=options.lease_seconds
@@ -167,7 +173,7 @@ def build_services(
         period_seconds=options.timer_seconds,
         retry_seconds=options.warm_retry_seconds,
     )
-    timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, options)
+    timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, clearing, options)
     return Services(
         database=database,
         health=Health(database, bus),
@@ -187,7 +193,8 @@ def build_services(
         registries=registries,
         contexts=contexts,
         volumes=volumes,
-        storage=StorageApp(contexts, clock, ids),
+        storage=StorageApp(contexts, clock, ids, make_room=clearing.make_room),
+        clearing=clearing,
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
         ssh_accesses=SshAccesses(database, clock, ids),
@@ -249,6 +256,7 @@ def build_timers(
     sandboxes: Sandboxes,
     announcer: Announcer,
     snapshot_work: SnapshotWork,
+    clearing: ContextClearing,
     options: ControlPlaneOptions,
 ) -> Timers:
     """The timers, not yet running."""
@@ -258,6 +266,7 @@ def build_timers(
         sandboxes=sandboxes,
         announcer=announcer,
         snapshot_work=snapshot_work,
+        clearing=clearing,
         period_seconds=options.timer_seconds,
         destroyed_hours=options.destroyed_hours,
     )

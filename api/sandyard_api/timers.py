@@ -29,6 +29,7 @@ from sandyard_api.sandboxes.states import (
     Request,
 )
 from sandyard_api.snapshots.work import SnapshotWork
+from sandyard_api.storage.clearing import ContextClearing
 from sandyard_api.volumes.models import Volume
 
 RETRY_DESTROY = timedelta(seconds=30)
@@ -63,6 +64,7 @@ class Timers:
         sandboxes: Sandboxes,
         announcer: Announcer,
         snapshot_work: SnapshotWork,
+        clearing: ContextClearing,
         period_seconds: float,
         destroyed_hours: float,
     ) -> None:
@@ -71,6 +73,7 @@ class Timers:
         self._sandboxes = sandboxes
         self._announcer = announcer
         self._snapshot_work = snapshot_work
+        self._clearing = clearing
         self._period_seconds = period_seconds
         self._keep_destroyed = timedelta(hours=destroyed_hours)
 
@@ -103,6 +106,7 @@ class Timers:
         for step in steps:
             await step(now)
         await self._snapshot_work.look()
+        await self._clearing.look()
 
     async def _run(self) -> None:
         while True:

@@ -29,6 +29,12 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {
     "network": click.option(
         "--network", type=click.Choice(CHOICES["network"]), help="For the local runtime  [default: auto]"
     ),
+    "local_builds": click.option(
+        "--local-builds",
+        is_flag=True,
+        default=None,
+        help="For the local runtime: run the steps of Dockerfiles over this machine's system; FROM is ignored",
+    ),
     "database_url": click.option("--database-url", help="SQLAlchemy URL  [default: SQLite in the data directory]"),
     "bus_url": click.option("--bus-url", help="memory:// or redis://host:port/0  [default: memory://]"),
 }
@@ -54,5 +60,8 @@ def settings_of(**options: object) -> Settings:
     return replace(settings, data_dir=settings.data_dir.expanduser().absolute())
 
 
-ALL = ("host", "port", "ssh_port", "data_dir", "runtime", "isolation", "network", "database_url", "bus_url")
+ALL = (
+    *("host", "port", "ssh_port", "data_dir", "runtime", "isolation", "network", "local_builds"),
+    *("database_url", "bus_url"),
+)
 """The options of everything that starts a whole Sandyard."""

@@ -21,7 +21,7 @@ def api(**options: Any) -> None:
 
 
 @click.command()
-@settings_options("data_dir", "runtime", "isolation", "network", "bus_url")
+@settings_options("data_dir", "runtime", "isolation", "network", "local_builds", "bus_url")
 @click.option(
     "--on-exit",
     type=click.Choice([leave.value for leave in Leave]),

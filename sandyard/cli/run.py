@@ -26,7 +26,7 @@ NOT_FOUND = 127
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@settings_options("data_dir", "runtime", "isolation", "network", "database_url", "bus_url")
+@settings_options("data_dir", "runtime", "isolation", "network", "local_builds", "database_url", "bus_url")
 @click.option(
     "--isolate",
     is_flag=True,

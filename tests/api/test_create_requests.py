@@ -35,7 +35,7 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
     ({"autoArchiveInterval": -1}, 400, "Auto-archive interval must be non-negative"),
     ({"buildInfo": {}}, 400, "buildInfo.dockerfileContent must be a string"),
     ({"buildInfo": {"dockerfileContent": "# nothing\n"}}, 400, "buildInfo.dockerfileContent must not be empty"),
-    ({"buildInfo": BUILD, "gpu": 1}, 501, "GPUs are not supported yet (gpu)"),
+    ({"buildInfo": BUILD, "kvm": True}, 501, "KVM are not supported yet (kvm)"),
 ]
 
 

@@ -11,6 +11,7 @@ import daytona_api_client as client
 import pytest
 
 from sandyard.clock import ManualClock
+from sandyard.virtual_clock import VirtualClock
 from sandyard_api.origins import Origin
 from sandyard_api.storage.chunked import MalformedChunks, chunks_of
 from sandyard_api.storage.routes import storage_url
@@ -133,6 +134,60 @@ async def test_it_is_bounded(storing: World) -> None:
         await obstore.put_async(opened, f"{organization}/h{number}/context.tar", bytes(15 << 20), use_multipart=False)
     with pytest.raises(Exception, match="EntityTooLarge"):
         await obstore.put_async(opened, f"{organization}/h3/context.tar", b"x", use_multipart=False)
+
+
+async def test_a_context_that_nothing_refers_to_goes_a_day_after_it_was_last_looked_at(tmp_path: Path) -> None:
+    clock, hour = VirtualClock(), timedelta(hours=1)
+    settings: dict[str, Any] = {"clock": clock, "timer_seconds": 1e9, "storage_dir": tmp_path / "objects"}
+    async with open_world(f"sqlite:///{tmp_path / 'test.db'}", **settings) as world:
+        await world.runner.beat()
+        look = world.plane.timers.look
+
+        async def names() -> list[str]:
+            folder = tmp_path / "objects"
+            return await asyncio.to_thread(lambda: sorted(path.parent.name for path in folder.glob("*/*/context.tar")))
+
+        opened, organization = (lambda given: (store(given), given["organizationId"]))(await access(world))
+        for name in ("used", "looked-at", "forgotten"):
+            await obstore.put_async(opened, f"{organization}/{name}/context.tar", b"x", use_multipart=False)
+        build = {"dockerfileContent": "FROM x\nCOPY a b\n", "contextHashes": ["used"]}
+        made = await world.client.call("POST", "/snapshots", {"name": "s", "buildInfo": build})
+        assert made.status == 200, made.body
+        clock.run_from(clock.now() + 23 * hour)
+        await look()
+        assert await names() == ["forgotten", "looked-at", "used"]
+        again = store(await access(world))
+        await obstore.head_async(again, f"{organization}/looked-at/context.tar")
+        clock.run_from(clock.now() + 2 * hour)
+        await look()
+        assert await names() == ["looked-at", "used"]
+        clock.run_from(clock.now() + 25 * hour)
+        await look()
+        assert await names() == ["used"]
+        assert (await world.client.call("DELETE", f"/snapshots/{made.json['id']}")).status == 200
+        clock.run_from(clock.now() + 1 * hour)
+        await look()
+        assert await names() == []
+
+
+async def test_what_nothing_refers_to_makes_room_in_a_full_storage(tmp_path: Path) -> None:
+    clock = VirtualClock()
+    settings: dict[str, Any] = {"clock": clock, "timer_seconds": 1e9, "storage_max_bytes": 3 << 20}
+    database = f"sqlite:///{tmp_path / 'test.db'}"
+    async with open_world(database, storage_dir=tmp_path / "objects", **settings) as world:
+        given = await access(world)
+        organization = given["organizationId"]
+        for name in ("one", "two"):
+            key = f"{organization}/{name}/context.tar"
+            await obstore.put_async(store(given), key, bytes(2 << 20), use_multipart=False)
+        with pytest.raises(Exception, match="EntityTooLarge"):
+            await obstore.put_async(store(given), f"{organization}/three/context.tar", b"x", use_multipart=False)
+        clock.run_from(clock.now() + timedelta(hours=2))
+        later = store(await access(world))
+        await obstore.put_async(later, f"{organization}/three/context.tar", b"x", use_multipart=False)
+        for name in ("one", "two"):
+            with pytest.raises(FileNotFoundError):
+                await obstore.head_async(later, f"{organization}/{name}/context.tar")
 
 
 async def test_without_a_place_for_objects_there_is_no_storage(world: World) -> None:

@@ -79,7 +79,11 @@ REFUSED: list[tuple[dict[str, Any], int, str]] = [
         400,
         "Build contexts cannot be used: Object storage is not configured",
     ),
-    ({"name": "s", "imageName": IMAGE, "gpu": 1}, 501, "GPUs are not supported yet (gpu)"),
+    (
+        {"name": "s", "imageName": IMAGE, "gpu": 1},
+        400,
+        "No available runners for GPU type any: no runtime of Sandyard hands GPUs to sandboxes",
+    ),
 ]
 
 

@@ -38,11 +38,13 @@ def sandyard(request: pytest.FixtureRequest) -> Iterator[Instance]:
 
 
 @contextmanager
-def running(combination: Combination, prepare: Callable[[Path], None] | None = None) -> Iterator[Instance]:
+def running(
+    combination: Combination, prepare: Callable[[Path], None] | None = None, *options: str
+) -> Iterator[Instance]:
     """A Sandyard of that combination; `prepare` gets its data directory before it starts."""
     if combination.runtime == "docker":
         _need_docker()
-    extra: list[str] = []
+    extra = list(options)
     servers: list[PostgresServer | RedisServer] = []
     # Not pytest's own temporary folder: each pytest that starts closes it to other users, PostgreSQL's among them.
     home = tempfile.TemporaryDirectory(prefix=f"{combination.name}-", ignore_cleanup_errors=True)

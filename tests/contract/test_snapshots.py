@@ -265,7 +265,7 @@ def test_the_local_runtime_says_what_to_use_instead(sandyard: Instance) -> None:
         pytest.skip("docker builds")
     with client(sandyard, sandyard.api_key) as daytona:
         image = Image.base(BUSYBOX).run_commands("true")
-        with pytest.raises(DaytonaError, match=r"the local runtime cannot build images: .*--runtime docker"):
+        with pytest.raises(DaytonaError, match=r"cannot build images: .*--runtime docker.*or with --local-builds"):
             daytona.create(CreateSandboxFromImageParams(image=image))
         with pytest.raises(DaytonaError, match=r"the local runtime has no images.*--runtime docker"):
             daytona.create(CreateSandboxFromImageParams(image=BUSYBOX))

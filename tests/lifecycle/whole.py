@@ -234,6 +234,7 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
             sandboxes=services.sandboxes,
             announcer=services.announcer,
             snapshot_work=services.snapshot_work,
+            clearing=services.clearing,
             period_seconds=1e9,
             destroyed_hours=24.0,
         )

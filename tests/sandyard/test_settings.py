@@ -55,3 +55,18 @@ def test_lists_and_switches_are_read() -> None:
 
 def test_paths_may_begin_with_a_tilde() -> None:
     assert read_settings({"SANDYARD_DATA_DIR": "~/somewhere"}).data_dir == Path.home() / "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"S3_ENDPOINT": "https://s3.example.com"}, "SANDYARD_S3_ENDPOINT needs S3_BUCKET"),
+        ({"S3_ENDPOINT": "s3.example.com"}, "takes https://host"),
+        ({"S3_ENDPOINT": "https://s3.example.com/bucket"}, "takes https://host"),
+        ({"S3_STS_ENDPOINT": "sts"}, "SANDYARD_S3_STS_ENDPOINT"),
+        ({"STORAGE_GIB": "0"}, "SANDYARD_STORAGE_GIB is 0; it takes a number from 1"),
+    ],
+)
+def test_an_object_storage_that_lacks_something_is_refused(environment: dict[str, str], words: str) -> None:
+    with pytest.raises(InvalidSetting, match=words):
+        read_settings({f"{PREFIX}{name}": value for name, value in environment.items()})

@@ -1,8 +1,6 @@
 """The internal API, as `jobs.wire` has it. Bodies are decoded against the wire's own classes."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import TypeVar
 from urllib.parse import unquote
 
@@ -107,17 +105,8 @@ async def read_context(
     contexts: Given[Contexts], organization_id: FromPath[str], context_hash: FromPath[str]
 ) -> Response[bytes]:
     """The tar of a build context; 404 for one that is not there."""
-    path = await contexts.path(unquote(organization_id), unquote(context_hash))
-    return Stream(_content(path), media_type="application/x-tar")  # type: ignore[return-value]
-
-
-async def _content(path: Path) -> AsyncIterator[bytes]:
-    file = await asyncio.to_thread(path.open, "rb")
-    try:
-        while chunk := await asyncio.to_thread(file.read, READ_BYTES):
-            yield chunk
-    finally:
-        await asyncio.to_thread(file.close)
+    content = await contexts.open(unquote(organization_id), unquote(context_hash))
+    return Stream(content, media_type="application/x-tar")  # type: ignore[return-value]
 
 
 @post("/observations", status_code=204)

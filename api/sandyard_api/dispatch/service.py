@@ -1,6 +1,7 @@
 """The control plane's side of the runners: handing out work, and taking in what they report."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
@@ -36,6 +37,7 @@ from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import owned_images
+from sandyard_api.sandboxes.linking import linked_to
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
 from sandyard_api.sandboxes.states import SHOWN, Desired, Observed
@@ -244,7 +246,8 @@ class Dispatch:
                 if sandbox.runner_id is None:
                     sandbox.runner_id = request.runner_id
                 source = await self._source(db, row.kind, sandbox)
-                jobs.append(self._job(row, await self._spec(db, sandbox, source)))
+                spec = await self._spec(db, sandbox, source)
+                jobs.append(self._job(row, replace(spec, link=await self._link(db, sandbox))))
             images = await self._snapshot_work.claim(db, request.runner_id, limit=limit - len(jobs))
         return Claimed(jobs, images)
 
@@ -258,6 +261,12 @@ class Dispatch:
         return await self._snapshot_work.source_of(
             db, row.organization_id, row.image, dockerfile=row.dockerfile, context_hashes=row.context_hashes
         )
+
+    async def _link(self, db: AsyncSession, row: Sandbox) -> str | None:
+        """Whose network of linked sandboxes it is in: its owner's, its own, or none."""
+        if row.linked_sandbox_id is not None:
+            return row.linked_sandbox_id
+        return row.id if await linked_to(db, row.id) else None
 
     def _job(self, row: JobRow, spec: SandboxSpec) -> Job:
         return Job(

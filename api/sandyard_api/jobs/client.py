@@ -45,6 +45,7 @@ from sandyard_api.jobs.wire import (
 Answer = TypeVar("Answer")
 
 CALL_TIMEOUT_SECONDS = 10.0
+MAX_REASON_BYTES = 500
 COPY_BYTES = 1 << 20
 
 
@@ -218,7 +219,8 @@ class HttpControlPlane:
                 if answer.status == HTTPStatus.NOT_FOUND:
                     raise UnknownContext(f"the build context {context_hash} is not in the object storage")
                 if answer.status != HTTPStatus.OK:
-                    raise ControlPlaneUnreachable(f"GET {path}: status {answer.status}")
+                    said = (await answer.content.read(MAX_REASON_BYTES)).decode(errors="replace")
+                    raise ControlPlaneUnreachable(f"GET {path}: status {answer.status}: {said}")
                 await _save(answer.content, target)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ControlPlaneUnreachable(f"GET {path}: {type(error).__name__}: {error}") from error

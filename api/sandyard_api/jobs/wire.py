@@ -163,6 +163,8 @@ class SandboxSpec:
     owned_images: tuple[str, ...] = ()
     """Images that were made for this sandbox alone and go with it."""
     mounts: tuple[Mount, ...] = ()
+    link: str | None = None
+    """The sandbox in whose network of linked ones it is, maybe itself."""
     was_warm: bool = False
     """It was made before anybody asked for it: `organization_id` and `env` are told to its daemon at each start."""
 

@@ -55,7 +55,7 @@ class Sandbox(Base):
                 sqlite_where=text(f"{column} is not null"),
                 postgresql_where=text(f"{column} is not null"),
             )
-            for column in ("warm_pool_id", "destroyed_at", "auto_destroy_at")
+            for column in ("warm_pool_id", "destroyed_at", "auto_destroy_at", "linked_sandbox_id")
         ),
     )
 
@@ -105,6 +105,8 @@ class Sandbox(Base):
 
     parent_id: Mapped[str | None] = mapped_column(index=True)
     """The sandbox that it is a fork of; its record may be gone."""
+    linked_sandbox_id: Mapped[str | None]
+    """The sandbox that it is a companion of, on the same runner, and goes with; its record may be gone."""
     archive_image: Mapped[str | None]
     """The image that keeps its files, or kept them when it was archived last."""
     recovered_at: Mapped[datetime | None]

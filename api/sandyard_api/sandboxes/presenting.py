@@ -18,6 +18,7 @@ SINCE: Mapping[str, Release] = {
     "toolboxProxyUrl": (0, 147, 0),
     "lastActivityAt": (0, 168, 0),
     "sandboxClass": (0, 183, 0),
+    "linkedSandboxId": (0, 183, 0),
 }
 """Keys that came to the full answer before 0.188, where the Go client still refused unknown ones, and when."""
 ALWAYS = frozenset(

@@ -2,8 +2,11 @@
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
+from sandyard_api.sandboxes import linking
+from sandyard_api.sandboxes.gpus import FROM_SNAPSHOT, NOT_EPHEMERAL, read_gpu, refuse_gpu
 from sandyard_api.sandboxes.network_requests import NetworkWish, read_outbound_proxy
 from sandyard_api.sandboxes.schemas import OTEL_ENDPOINT
 from sandyard_api.secrets.requests import read_mounts as read_secrets
@@ -19,9 +22,6 @@ EXCLUSIVE = "At most one of autoStopInterval and autoPauseInterval may be non-ze
 EPHEMERAL_PAUSE = "autoPauseInterval is not allowed for ephemeral sandboxes"
 
 NOT_YET = {
-    "linkedSandbox": "Linked sandboxes",
-    "gpu": "GPUs",
-    "gpuType": "GPUs",
     "kvm": "KVM",
     "spot": "Spot sandboxes",
 }
@@ -58,12 +58,15 @@ class NewSandbox:
     auto_archive_minutes: int
     auto_delete_minutes: int
     ttl_minutes: int | None
+    linked: str | None = None
+    """Id or name of the sandbox that it is to be a companion of."""
 
 
 def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandbox:
     """The body of a create request. Raises `BadRequest`, `NotFound` and `NotImplementedHere`."""
     fields = Fields(body)
-    resources = {name: fields.integer(name, minimum=0) for name in ("cpu", "gpu", "memory", "disk")}
+    resources = {name: fields.integer(name, minimum=0) for name in ("cpu", "memory", "disk")}
+    gpu, linked = read_gpu(fields), fields.string("linkedSandbox") or None
     name, snapshot = fields.name("name"), fields.string("snapshot")
     target, user = fields.string("target"), fields.string("user")
     env, labels = fields.strings("env") | _telemetry(fields), fields.strings("labels")
@@ -75,12 +78,19 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
     outbound_proxy = fields.string("outboundProxyUrl")
     fields.check()
     network = NetworkWish.read(fields)
-    _check_source(snapshot, build, resources)
+    _check_source(snapshot, build, resources | {"gpu": fields.raw("gpu")}, linked)
+    if build is None and gpu is not None:
+        raise BadRequest(FROM_SNAPSHOT)
     _check_target(target, region)
     check_interval("Auto-stop", stop)
     check_interval("Auto-archive", archive)
     check_interval("Auto-pause", pause)
     _check_pause(stop, pause, delete)
+    if gpu is not None and delete != 0:
+        raise BadRequest(NOT_EPHEMERAL)
+    refuse_gpu(gpu)
+    if linked is not None and delete != 0:
+        raise BadRequest(linking.NOT_EPHEMERAL)
     _refuse_what_is_missing(fields)
     return NewSandbox(
         name=name or None,
@@ -102,6 +112,7 @@ def read_create(body: object, *, default_snapshot: str, region: str) -> NewSandb
         auto_archive_minutes=archive_minutes(archive),
         auto_delete_minutes=AUTO_DELETE_OFF if delete is None else max(delete, AUTO_DELETE_OFF),
         ttl_minutes=ttl or None,
+        linked=linked,
     )
 
 
@@ -135,10 +146,14 @@ def archive_minutes(minutes: int | None) -> int:
     return MAX_AUTO_ARCHIVE_MINUTES if minutes == 0 else min(minutes, MAX_AUTO_ARCHIVE_MINUTES)
 
 
-def _check_source(snapshot: str | None, build: BuildRequest | None, resources: dict[str, int | None]) -> None:
+def _check_source(
+    snapshot: str | None, build: BuildRequest | None, resources: dict[str, Any], linked: str | None
+) -> None:
     if build is not None:
         if snapshot:
             raise BadRequest("Cannot specify a snapshot when using a build info entry")
+        if linked is not None:
+            raise BadRequest(linking.WITH_BUILD)
         check_dockerfile(build.dockerfile)
     elif any(resources.values()):
         raise BadRequest("Cannot specify Sandbox resources when using a snapshot")

@@ -79,6 +79,7 @@ class SandboxDto(SandboxListItem, kw_only=True):
     outbound_proxy_url: str | UnsetType = UNSET
     """Without the credentials, which nobody is shown again."""
     volumes: list[SandboxVolume]
+    linked_sandbox_id: str | UnsetType = UNSET
     build_info: BuildInfo | UnsetType = UNSET
     otel_endpoint_override: str | UnsetType = UNSET
     """Where its daemon sends metrics, lines and traces; the variable `OTEL_ENDPOINT` of `env`."""
@@ -166,6 +167,7 @@ def full(row: Sandbox, toolbox_url: str) -> SandboxDto:
         env=row.env,
         outbound_proxy_url=row.outbound_proxy_url or UNSET,
         volumes=volumes,
+        linked_sandbox_id=row.linked_sandbox_id or UNSET,
         build_info=_build_info(row),
         otel_endpoint_override=row.env.get(OTEL_ENDPOINT) or UNSET,
     )

@@ -16,7 +16,7 @@ from sandyard_api.jobs.queue import ANY_RUNNER, Order, add_job, void_open_job, w
 from sandyard_api.jobs.wire import JobKind
 from sandyard_api.quotas.service import Quotas
 from sandyard_api.runners.service import Runners
-from sandyard_api.sandboxes import moves
+from sandyard_api.sandboxes import linking, moves
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.images import fork_image
 from sandyard_api.sandboxes.models import INHERITED, BuildLogChunk, Sandbox, StateChange
@@ -106,7 +106,7 @@ class Sandboxes:
             except IntegrityError as error:
                 raise Conflict(f"Sandbox with name {wanted.name} already exists") from error
             await self._announcer.moved(Move(row, None))
-            await self._announcer.job_written(ANY_RUNNER)
+            await self._announcer.job_written(row.runner_id or ANY_RUNNER)
             await use.told()
             return row if row.dockerfile is not None else await self._wait(sandbox_id, watch, deadline)
 
@@ -220,6 +220,7 @@ class Sandboxes:
         if order is not None and order.kind in FRESH_START:
             values |= self._fresh_tokens() | {"error_reason": None, "recoverable": False}
         move = await moves.request(db, row, asked, cause=cause, at=now, guard=guard, **values)
+        linked = await self._destroy_linked(db, row) if asked is Request.DESTROY else []
         if order is None:
             return [move]
         if asked is Request.DESTROY or before[1] is Desired.ARCHIVED:
@@ -228,13 +229,20 @@ class Sandboxes:
             gone = await moves.sight(
                 db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
             )
-            return [move, *([gone] if gone else [])]
+            return [*linked, move, *([gone] if gone else [])]
         # What only changes the network may still be open when the next request comes, whose work includes it.
         await void_open_job(
             db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile", kinds=(JobKind.NETWORK,)
         )
         self._order(db, row, order, now)
-        return [move]
+        return [*linked, move]
+
+    async def _destroy_linked(self, db: AsyncSession, owner: Sandbox) -> list[Move]:
+        done: list[Move] = []
+        for row in await linking.linked_to(db, owner.id):
+            cause = f"deleted with {owner.name}, which it was linked to"
+            done += await self.ask(db, row, Request.DESTROY, cause=cause)
+        return done
 
     async def announce(self, done: list[Move]) -> None:
         """Tell of moves of `ask` after the commit."""
@@ -334,6 +342,10 @@ class Sandboxes:
         row = new_row(wanted, snapshot, organization_id=organization_id, sandbox_id=sandbox_id, at=self._clock.now())
         row.region, row.secrets = self._region, mounts
         row.outbound_proxy_sealed = self._seal.close(wanted.outbound_proxy) if wanted.outbound_proxy else None
+        if wanted.linked is not None:
+            owner = await find(db, organization_id, wanted.linked, living=True)
+            await linking.check_owner(db, self._runners, owner)
+            row.linked_sandbox_id, row.runner_id = owner.id, owner.runner_id
         for column, value in self._fresh_tokens().items():
             setattr(row, column, value)
         for column, (capability, words) in NETWORK_NEEDS.items():

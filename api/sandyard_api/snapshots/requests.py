@@ -3,7 +3,8 @@
 import re
 from dataclasses import dataclass
 
-from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
+from sandyard_api.errors import BadRequest, NotFound
+from sandyard_api.sandboxes.gpus import read_gpu, refuse_gpu
 from sandyard_api.snapshots.images import (
     BuildRequest,
     check_dockerfile,
@@ -40,12 +41,12 @@ class NewSnapshot:
 
 
 def read_new_snapshot(body: object, *, region: str) -> NewSnapshot:
-    """The body of a create request. Raises `BadRequest`, `NotFound` and `NotImplementedHere`."""
+    """The body of a create request. Raises `BadRequest` and `NotFound`."""
     fields = Fields(body)
     name, image = fields.name("name"), fields.string("imageName")
     build, entrypoint = read_build(fields), _entrypoint(fields)
     cpu, memory = fields.integer("cpu", minimum=0), fields.integer("memory", minimum=0)
-    disk = fields.integer("disk", minimum=0)
+    disk, gpu = fields.integer("disk", minimum=0), read_gpu(fields)
     target, kind = fields.string("regionId"), fields.string("sandboxClass")
     if name is None and fields.raw("name") is None:
         fields.complain("name must be a string")
@@ -57,8 +58,7 @@ def read_new_snapshot(body: object, *, region: str) -> NewSnapshot:
     else:
         check_image_name(image or "")
     _check_place(target, kind, region)
-    if fields.raw("gpu") or fields.raw("gpuType"):
-        raise NotImplementedHere("GPUs are not supported yet (gpu)")
+    refuse_gpu(gpu)
     return NewSnapshot(
         name=name or "",
         image_name=None if build else image,

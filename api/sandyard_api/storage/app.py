@@ -12,6 +12,7 @@ import structlog
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
+from sandyard.virtual_clock import machine_of
 from sandyard_api.storage import answers
 from sandyard_api.storage.answers import StorageError
 from sandyard_api.storage.chunked import SIGNED, UNSIGNED, MalformedChunks, chunks_of
@@ -61,11 +62,14 @@ class _Call:
 class StorageApp:
     """Serves `/<bucket>` and what is below."""
 
-    def __init__(self, contexts: Contexts, clock: Clock, ids: IdSource) -> None:
+    def __init__(
+        self, contexts: Contexts, clock: Clock, ids: IdSource, *, make_room: Callable[[], Awaitable[None]]
+    ) -> None:
         self._contexts = contexts
         self._keys: StorageKeys = contexts.keys
         self._clock = clock
         self._ids = ids
+        self._make_room = make_room
 
     @staticmethod
     def serves(path: str) -> bool:
@@ -92,7 +96,7 @@ class StorageApp:
         query: bytes = scope["query_string"]
         request = SignedRequest(scope["method"], path, query, headers)
         try:
-            verified = verify(request, self._keys, self._clock.now())
+            verified = verify(request, self._keys, self._clock.now(), machine_now=machine_of(self._clock).now())
             values = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=100)
         except NotAuthorized as error:
             raise StorageError(error.code, str(error)) from error
@@ -143,9 +147,14 @@ class StorageApp:
                 raise StorageError("InvalidArgument", "max-keys must be a number")
             organization_id = call.verified.grant.organization_id
             objects = await asyncio.to_thread(lambda: list(files.objects(organization_id)))
+            prefix = call.argument("prefix")
+            for found in objects if prefix.count("/") else ():
+                if found.key.startswith(prefix):
+                    owner, context_hash, _ = found.key.split("/")
+                    await asyncio.to_thread(files.touch, owner, context_hash, self._now())
             body = answers.listing(
                 BUCKET,
-                call.argument("prefix"),
+                prefix,
                 call.argument("delimiter"),
                 objects,
                 max_keys=min(int(text), MAX_KEYS),
@@ -159,6 +168,7 @@ class StorageApp:
         path = await asyncio.to_thread(files.path, *target)
         if found is None or path is None:
             raise StorageError("NoSuchKey", "there is no such context")
+        await asyncio.to_thread(files.touch, *target, self._now())
         headers = answers.object_headers(found)
         await call.send({"type": "http.response.start", "status": 200, "headers": headers})
         if call.request.method == "GET":
@@ -176,16 +186,28 @@ class StorageApp:
             raise StorageError("MethodNotAllowed", "copies are not part of this storage")
         if upload_id and not (number.isascii() and number.isdigit() and 1 <= int(number[:6]) <= MAX_PARTS):
             raise StorageError("InvalidArgument", f"partNumber must be from 1 to {MAX_PARTS}")
-        received = await _guarded(files.receive)
+        received = await self._receive(files)
         try:
             etag = await _take_body(call, received, files.max_object_bytes)
             if upload_id:
                 await _guarded(files.keep_part, received, upload_id, target, int(number))
             else:
-                await _guarded(files.keep, received, *target, etag)
+                await _guarded(files.keep, received, *target, etag, self._now())
         finally:
             await asyncio.to_thread(received.close)
         await _answer(call.scope, call.send, 200, b"", [(b"etag", f'"{etag}"'.encode())])
+
+    async def _receive(self, files: ObjectFiles) -> IO[bytes]:
+        """A place for a body. Where the storage is full, what nothing refers to makes room."""
+        try:
+            return await asyncio.to_thread(files.receive)
+        except StorageFull:
+            await self._make_room()
+        received: IO[bytes] = await _guarded(files.receive)
+        return received
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
 
     async def _multipart(self, call: _Call, files: ObjectFiles, target: tuple[str, str]) -> None:
         await _drain(call, WRITE_BYTES)
@@ -195,7 +217,7 @@ class StorageApp:
             body = answers.upload_begun(BUCKET, call.key, upload_id)
         elif upload_id := call.argument("uploadId"):
             # The parts are those that came: no SDK leaves one out of its list.
-            etag = await _guarded(files.complete_parts, upload_id, target)
+            etag = await _guarded(files.complete_parts, upload_id, target, self._now())
             body = answers.upload_completed(BUCKET, call.key, etag)
         else:
             raise StorageError("MethodNotAllowed", "POST is for multipart uploads here")

@@ -1,6 +1,8 @@
 """Build contexts as files below one directory: `<organization>/<hash>/context.tar`. Blocking; bounded in size."""
 
+import contextlib
 import hashlib
+import os
 import re
 import shutil
 import tempfile
@@ -66,6 +68,32 @@ class ObjectFiles:
             etag = f"{found.st_size:x}-{found.st_mtime_ns:x}"
         return StoredObject(f"{organization_id}/{context_hash}/{CONTEXT}", found.st_size, found.st_mtime, etag)
 
+    def touch(self, organization_id: str, context_hash: str, at: float) -> None:
+        """Note that it was looked at: who finds it there does not send it again, and may be about to use it."""
+        path = self.path(organization_id, context_hash)
+        if path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(path, (at, at))
+
+    def unused_since(self, before: float) -> list[tuple[str, str]]:
+        """Organization and hash of everything that nobody looked at since."""
+        found = []
+        for path in self._folder.glob(f"[!.]*/*/{CONTEXT}"):
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_mtime < before:
+                    found.append((path.parent.parent.name, path.parent.name))
+        return sorted(found)
+
+    def remove(self, organization_id: str, context_hash: str, before: float) -> bool:
+        """Remove a context unless somebody looked at it since; whether it is gone."""
+        path = self.path(organization_id, context_hash)
+        if path is None or path.stat().st_mtime >= before:
+            return False
+        shutil.rmtree(path.parent)
+        with contextlib.suppress(OSError):  # another one is there
+            path.parent.parent.rmdir()
+        return True
+
     def objects(self, organization_id: str) -> Iterator[StoredObject]:
         """Everything of an organization, by key."""
         folder = self._folder / organization_id
@@ -83,13 +111,14 @@ class ObjectFiles:
             )
         return tempfile.NamedTemporaryFile(dir=uploads, prefix="body-")
 
-    def keep(self, received: IO[bytes], organization_id: str, context_hash: str, etag: str) -> None:
+    def keep(self, received: IO[bytes], organization_id: str, context_hash: str, etag: str, at: float) -> None:
         """Make a received body the object."""
         received.flush()
         folder = self._folder / organization_id / context_hash
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{Path(received.name).name}"
         temporary.hardlink_to(received.name)
+        os.utime(temporary, (at, at))
         (folder / MD5).write_text(etag, encoding="ascii")
         temporary.replace(folder / CONTEXT)
 
@@ -114,7 +143,7 @@ class ObjectFiles:
         part.unlink(missing_ok=True)
         part.hardlink_to(received.name)
 
-    def complete_parts(self, upload_id: str, key: tuple[str, str]) -> str:
+    def complete_parts(self, upload_id: str, key: tuple[str, str], at: float) -> str:
         """Join the parts in the order of their numbers; gives the ETag. Raises `NoSuchUpload`."""
         folder = self._upload(upload_id, key)
         parts = sorted(folder.glob("part-*"))
@@ -130,7 +159,7 @@ class ObjectFiles:
                         whole.write(chunk)
                 digests.update(digest.digest())
             etag = f"{digests.hexdigest()}-{len(parts)}"
-            self.keep(whole, *key, etag)
+            self.keep(whole, *key, etag, at)
         shutil.rmtree(folder)
         return etag
 

@@ -36,16 +36,32 @@ async def push_access(
     options: Given[ControlPlaneOptions],
 ) -> StorageAccess:
     """getPushAccess"""
-    credentials = contexts.issue(grant.organization_id)
+    source = request.headers.get("x-daytona-source", "")
+    external = contexts.external
+    if external is not None:
+        check_scheme(external.options.endpoint, source)
+        url, bucket, region = external.options.endpoint, external.options.bucket, external.options.region
+    else:
+        url, bucket, region = storage_url(origin, options.storage_https_port, source), BUCKET, REGION
+    credentials = await contexts.issue(grant.organization_id)
     return StorageAccess(
         access_key=credentials.access_key,
         secret=credentials.secret,
         session_token=credentials.session_token,
-        storage_url=storage_url(origin, options.storage_https_port, request.headers.get("x-daytona-source", "")),
+        storage_url=url,
         organization_id=grant.organization_id,
-        bucket=BUCKET,
-        region=REGION,
+        bucket=bucket,
+        region=region,
     )
+
+
+def check_scheme(endpoint: str, source: str) -> None:
+    """Raise `Unavailable` for a client that cannot upload to an external storage over plain http."""
+    if source in NEEDS_HTTPS and not endpoint.startswith("https:"):
+        raise Unavailable(
+            "This SDK uploads local files over https only, with a certificate that this machine trusts, and the object "
+            f"storage of this installation is {endpoint} (SANDYARD_S3_ENDPOINT)"
+        )
 
 
 def storage_url(origin: Origin, https_port: int | None, source: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote
 
@@ -45,6 +45,16 @@ class SignedRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Signer:
+    """Who signs, and for what."""
+
+    access_key: str
+    secret: str = field(repr=False)
+    region: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verified:
     """A request whose signature is right, and what its chunks are signed with."""
 
@@ -61,8 +71,30 @@ class Verified:
         return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def verify(request: SignedRequest, keys: StorageKeys, now: datetime) -> Verified:
-    """Raise `NotAuthorized` unless the request was signed with credentials of ours, just now."""
+def payload_hash(body: bytes) -> str:
+    """What the header `x-amz-content-sha256` says of a body."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def sign(request: SignedRequest, signer: Signer, at: datetime) -> dict[str, str]:
+    """The request's headers, all of them signed, with the signature and its time."""
+    date = at.astimezone(UTC).strftime("%Y%m%dT%H%M%SZ")
+    scope = (date[:8], signer.region, signer.service, "aws4_request")
+    headers = {**request.headers, "x-amz-date": date}
+    names = sorted(headers)
+    canonical = _canonical_request(SignedRequest(request.method, request.path, request.query, headers), names)
+    text = "\n".join([ALGORITHM, date, "/".join(scope), hashlib.sha256(canonical.encode()).hexdigest()])
+    signature = hmac.new(signing_key(signer.secret, scope), text.encode(), hashlib.sha256).hexdigest()
+    credential = f"{signer.access_key}/{'/'.join(scope)}"
+    said = f"{ALGORITHM} Credential={credential}, SignedHeaders={';'.join(names)}, Signature={signature}"
+    return {**headers, "authorization": said}
+
+
+def verify(request: SignedRequest, keys: StorageKeys, now: datetime, *, machine_now: datetime) -> Verified:
+    """Raise `NotAuthorized` unless the request was signed with credentials of ours, just now.
+
+    Credentials end by `now`; clients sign with the time of their machine, whatever users' time is.
+    """
     match = AUTHORIZATION.fullmatch(request.headers.get("authorization", "").strip())
     if match is None:
         raise NotAuthorized("AccessDenied", "requests must be signed with the credentials of push-access")
@@ -74,7 +106,7 @@ def verify(request: SignedRequest, keys: StorageKeys, now: datetime) -> Verified
     parts = tuple(scope.split("/"))
     if len(parts) != 4 or parts[3] != "aws4_request" or not date.startswith(parts[0]):
         raise NotAuthorized("AuthorizationHeaderMalformed", "the credential's scope is malformed")
-    _check_time(date, now)
+    _check_time(date, machine_now)
     names = match["headers"].split(";")
     if "host" not in names:
         raise NotAuthorized("AuthorizationHeaderMalformed", "the Host header must be signed")

@@ -236,7 +236,7 @@ class WarmCreates:
 
 def _may_be_warm(wanted: NewSandbox) -> bool:
     """Whether nothing is asked for that must be there when a sandbox is made."""
-    if wanted.build is not None or wanted.mounts or wanted.user is not None or wanted.secrets:
+    if wanted.build is not None or wanted.mounts or wanted.user is not None or wanted.secrets or wanted.linked:
         return False
     if wanted.outbound_proxy is not None:
         return False

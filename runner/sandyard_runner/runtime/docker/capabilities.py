@@ -27,6 +27,7 @@ def capabilities(*, rules_problem: str = "", oci_runtime: str | None = None) -> 
         Capability(
             "volumes", Enforcement.ENFORCED, "folders of this machine, mounted; not in forks, snapshots and archives"
         ),
+        Capability("links", Enforcement.ENFORCED, "linked sandboxes share a network of their own, without a way out"),
         *_lists(rules_problem),
         Capability("pause", Enforcement.ENFORCED, "the container's cgroup is frozen; memory and connections stay"),
         Capability("resize", Enforcement.ENFORCED, "CPU and memory of running and stopped ones; disk as above"),

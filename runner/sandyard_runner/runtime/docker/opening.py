@@ -21,6 +21,7 @@ from sandyard_runner.runtime.docker.events import EventReader
 from sandyard_runner.runtime.docker.failures import Missing
 from sandyard_runner.runtime.docker.helper import run_helper
 from sandyard_runner.runtime.docker.images import Images, own_reference
+from sandyard_runner.runtime.docker.links import remove_links
 from sandyard_runner.runtime.docker.mounting import remove_volume
 from sandyard_runner.runtime.docker.network import Rules, ensure_network, remove_network
 from sandyard_runner.runtime.docker.options import LABEL_IMAGE, LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
@@ -61,6 +62,7 @@ async def open_docker_runtime(options: DockerOptions) -> AsyncIterator[DockerRun
             labels=[f"{LABEL_INSTALLATION}={options.installation}", LABEL_SANDBOX],
         )
         stack.push_async_callback(reader.close)
+        await runtime.links.open()
         await reader.start()
         watching = asyncio.create_task(runtime.disk.run(), name="disk")
         stack.push_async_callback(_end, watching)
@@ -105,6 +107,8 @@ async def _say_farewell(
         elif departure is Departure.STACK:
             await _each(runtime.stop, present)
             await dependents.remove_volumes()
+        if not present:
+            await remove_links(engine, options)
         if not present and await remove_network(engine, options):
             await rules.remove()
     except RuntimeFailure as failure:
@@ -128,6 +132,7 @@ async def remove_everything(options: DockerOptions) -> list[str]:
         lines = [f"removed container {_name_of(item)}" for item in found]
         await _remove_leftover_doors(engine, options, own)
         lines += await _remove_volumes(engine, options, own)
+        lines += [f"removed network {name}" for name in await remove_links(engine, options)]
         if await remove_network(engine, options):
             lines.append(f"removed network {options.network}")
             await _rules(engine, options, own).remove()

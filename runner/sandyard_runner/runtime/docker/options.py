@@ -13,6 +13,9 @@ LABEL_SANDBOX = "dev.sandyard.sandbox"
 LABEL_IMAGE = "dev.sandyard.image"
 """On images that were made from sandboxes: the installation. Such an image has the labels above with empty values."""
 
+LABEL_LINK = "dev.sandyard.link"
+"""On networks of linked sandboxes: the id of the one that the others are linked to."""
+
 BUNDLE_MOUNT = "/opt/sandyard"
 """Where a sandbox sees the daemon bundle, read-only."""
 DOOR_MOUNT = "/run/sandyard"

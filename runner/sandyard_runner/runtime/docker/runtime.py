@@ -33,6 +33,7 @@ from sandyard_runner.runtime.docker.engine import Api, Engine
 from sandyard_runner.runtime.docker.failures import Conflict, Missing
 from sandyard_runner.runtime.docker.images import Images
 from sandyard_runner.runtime.docker.keeping import Keeping
+from sandyard_runner.runtime.docker.links import Links
 from sandyard_runner.runtime.docker.mounting import Mounting
 from sandyard_runner.runtime.docker.network import Rules
 from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
@@ -77,6 +78,7 @@ class DockerRuntime(Keeping, Mounting):
         """Set when the container dies; there while `start` waits."""
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
         self._telling: set[asyncio.Task[None]] = set()
+        self.links = Links(engine, options)
         self.disk = DiskWatch(engine, [f"{LABEL_INSTALLATION}={options.installation}", LABEL_SANDBOX], self._note)
 
     def capabilities(self) -> Sequence[Capability]:
@@ -138,6 +140,8 @@ class DockerRuntime(Keeping, Mounting):
             await self.stop(spec.sandbox_id)
         places = await self._places(spec)
         await asyncio.to_thread(door.prepare, directory, spec.door_secret)
+        if spec.link is not None:
+            await self.links.join(spec.link, spec.sandbox_id)
         self._ours.add(spec.sandbox_id)
         died = self._died[spec.sandbox_id] = asyncio.Event()
         try:
@@ -213,6 +217,7 @@ class DockerRuntime(Keeping, Mounting):
         except Conflict:
             await self._engine.call("await its removal", lambda api: _await_removal(api, name))
         await self._egress.forget(sandbox_id)
+        await self.links.prune()
         await asyncio.to_thread(door.discard, self._door_directory(sandbox_id))
 
     async def present(self) -> Sequence[Present]:

@@ -20,11 +20,12 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
         _limit("memory", "memory" in limited, "limit in GiB; a process beyond it is killed"),
         _limit("processes", "pids" in limited, "at the most 4096"),
         Capability("disk", Enforcement.IGNORED, "files live on the host's disk"),
-        Capability("images", Enforcement.REFUSED, "sandboxes show this machine's own programs"),
+        _images(options),
         _filesystem(is_isolated),
         _network(options, is_isolated, uplink),
         _internet(options, is_isolated, uplink),
         _block_all(is_isolated),
+        Capability("links", Enforcement.REFUSED, "its sandboxes' networks cannot be joined; the docker runtime's can"),
         *_lists(is_isolated, options),
         _user(is_isolated),
         _volumes(is_isolated),
@@ -35,6 +36,13 @@ def capability_table(options: LocalOptions, limited: AbstractSet[str], uplink: U
     return [*rows, _pause(limited), _resize(limited)] + [
         Capability(name, Enforcement.ENFORCED, kept) for name in ("fork", "snapshot", "archive")
     ]
+
+
+def _images(options: LocalOptions) -> Capability:
+    if options.local_builds:
+        detail = "FROM is ignored: the steps of Dockerfiles run over this machine's own programs (--local-builds)"
+        return Capability("images", Enforcement.IGNORED, detail)
+    return Capability("images", Enforcement.REFUSED, "sandboxes show this machine's own programs")
 
 
 def _pause(limited: AbstractSet[str]) -> Capability:

@@ -3,6 +3,7 @@
 <data_dir>/images/<name, percent-encoded>/
     files/  upper/     as in a sandbox with namespaces (see `tree`), or
     home/              of one without
+    footing.json       what it stands on, where that is not the host alone (see `layers`)
 """
 
 import contextlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from sandyard_runner.errors import RuntimeFailure
+from sandyard_runner.runtime.local.layers import FOOTING_FILE, Footing
 from sandyard_runner.runtime.local.tree import LAID_OUT, remove_tree
 
 ISOLATED = ("files", "upper")
@@ -39,12 +41,30 @@ class KeptImages:
         scratch = self.directory / f".new-{uuid.uuid4().hex}"
         scratch.mkdir(mode=0o700)
         try:
-            _copy(base, scratch, [name for name in (*ISOLATED, *PLAIN) if (base / name).is_dir()])
+            _copy(base, scratch, [name for name in (*ISOLATED, *PLAIN, FOOTING_FILE) if (base / name).exists()])
             self.remove(image)
             scratch.rename(self._path(image))
         except BaseException:
             remove_tree(scratch)
             raise
+
+    def write(self, image: str, footing: Footing) -> None:
+        """Make an image that is nothing but what it stands on."""
+        self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        scratch = self.directory / f".new-{uuid.uuid4().hex}"
+        for name in ISOLATED:
+            (scratch / name).mkdir(parents=True)
+        footing.save(scratch)
+        self.remove(image)
+        scratch.rename(self._path(image))
+
+    def footing(self, image: str) -> Footing | None:
+        """What an image stands on; `None` for the host alone, or where there is no such image."""
+        return Footing.load(self._path(image))
+
+    def folders(self) -> list[Path]:
+        """The folder of each image."""
+        return list(self.directory.glob("[!.]*"))
 
     def unpack(self, image: str, base: Path, isolated: bool) -> None:
         """Copy an image into `base`, laid out for a start. Raises `RuntimeFailure`."""
@@ -57,7 +77,10 @@ class KeptImages:
             if (base / name).exists():
                 remove_tree(base / name)
         _copy(source, base, names)
-        if isolated:
+        footing = Footing.load(source)
+        if footing is not None:
+            footing.save(base)
+        elif isolated:
             for upper in (base / "upper").iterdir():
                 (base / "work" / upper.name).mkdir(parents=True, exist_ok=True, mode=0o700)
             (base / LAID_OUT).touch()

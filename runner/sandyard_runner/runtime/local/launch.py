@@ -45,6 +45,12 @@ class Launch:
     """What it shares with other sandboxes."""
     own_network: bool = True
     unreachable: Sequence[str] = field(default_factory=tuple)
+    root_overlay: Mapping[str, str] | None = None
+    """Layers that the root stands on."""
+    gate: int | None = None
+    """A pipe: the command begins when a byte comes, and never when it closes before."""
+    output: int | None = None
+    """Takes what the command prints, instead of `log`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,8 @@ async def launch_namespaces(launch: Launch) -> Launched:
         *("-I", "-S", str(ENTER), str(plan_file), str(status_write)),
     ]
     try:
-        child = _spawn(command, launch, keep=(plan_file, status_write), env={"PATH": os.defpath})
+        gate = () if launch.gate is None else (launch.gate,)
+        child = _spawn(command, launch, keep=(plan_file, status_write, *gate), env={"PATH": os.defpath})
     except OSError as error:
         os.close(status_read)
         raise RuntimeFailure(REFUSED_HINT.format(reason=error)) from error
@@ -127,6 +134,8 @@ def _plan(launch: Launch) -> dict[str, object]:
         "unreachable": list(launch.unreachable),
         "hostname": launch.hostname[:64],
         "root": str(launch.root),
+        "root_overlay": dict(launch.root_overlay) if launch.root_overlay else None,
+        "gate": launch.gate,
         "mounts": [dict(mount) for mount in launch.mounts],
         "folders": [[place.root, list(place.parts), place.target, place.read_only] for place in launch.folders],
         "mask_proc": as_root,
@@ -172,11 +181,12 @@ def _spawn(
 ) -> subprocess.Popen[bytes]:
     # On the loop's thread on purpose: the kernel ties "die with the parent" to the thread that started a process.
     with launch.log.open("wb") as log:
+        output = log if launch.output is None else launch.output
         return subprocess.Popen(  # noqa: S603
             list(command),
             stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
+            stdout=output,
+            stderr=output,
             env=dict(env),
             cwd=cwd,
             pass_fds=keep,

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, RegistryLogin, SandboxSpec
+from sandyard_api.jobs.wire import RegistryLogin, SandboxSpec
 from sandyard_runner.daemon_bundle import ensure_bundle
 from sandyard_runner.doors import door_path, is_well, prepare_door, wait_until_daemon_answers
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
@@ -26,13 +26,15 @@ from sandyard_runner.runtime.contract import (
     ProgressReport,
     RuntimeEvent,
 )
+from sandyard_runner.runtime.local.builds.builder import LocalBuilds
 from sandyard_runner.runtime.local.capabilities import capability_table
 from sandyard_runner.runtime.local.cgroups import Group, Limits, find_limits
 from sandyard_runner.runtime.local.egress import LocalEgress
 from sandyard_runner.runtime.local.keeping import Keeping
 from sandyard_runner.runtime.local.launch import Launched, launch_namespaces, launch_plain
+from sandyard_runner.runtime.local.layers import Footing
 from sandyard_runner.runtime.local.layout import Layout
-from sandyard_runner.runtime.local.options import LocalOptions
+from sandyard_runner.runtime.local.options import Isolation, LocalOptions
 from sandyard_runner.runtime.local.probe import probe
 from sandyard_runner.runtime.local.process import Run, Running, Watch, kill_marked
 from sandyard_runner.runtime.local.tree import hidden_paths
@@ -42,6 +44,19 @@ from sandyard_runner.wire import Capability
 
 KILL_TIMEOUT_SECONDS = 10.0
 MEBIBYTE = 1 << 20
+NO_BUILDS = (
+    "the local runtime cannot build images: its sandboxes show this machine's own programs. Start Sandyard with"
+    " --runtime docker for builds, or with --local-builds to have the steps run over this machine's system and FROM"
+    " ignored, or use the default snapshot and install what is needed in the sandbox."
+)
+NO_IMAGES = (
+    "the local runtime has no images, so {image} cannot be used: its sandboxes show this machine's own programs."
+    " Start Sandyard with --runtime docker for images."
+)
+BUILDS_NEED_NAMESPACES = (
+    "--local-builds cannot be had with --isolation none: without namespaces the steps of a build would change this"
+    " machine itself. Leave one of the two out."
+)
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +75,7 @@ class LocalRuntime(Keeping, WayOut):
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._egress = LocalEgress(self._options.data_dir, self._options.doors_dir, self._options.name_servers)
         self._veth = Veth(self._options.data_dir)
+        self._builds = LocalBuilds(layout, limits, self._veth)
         self._listeners: set[asyncio.Queue[RuntimeEvent]] = set()
 
     def capabilities(self) -> Sequence[Capability]:
@@ -76,30 +92,33 @@ class LocalRuntime(Keeping, WayOut):
         build: Build | None = None,
         logins: Sequence[RegistryLogin] = (),
     ) -> ImageFacts:
-        if build is not None:
-            raise Unsupported(
-                "the local runtime cannot build images: its sandboxes show this machine's own programs."
-                " Start Sandyard with --runtime docker for builds, or use the default snapshot and install what is"
-                " needed in the sandbox."
-            )
-        if image is not None and not await self.has_image(image):
-            raise Unsupported(
-                f"the local runtime has no images, so {image} cannot be used: its sandboxes show this machine's own"
-                " programs. Start Sandyard with --runtime docker for images."
-            )
+        if image is not None and await self.has_image(image):
+            self._builds.note_use(image)
+            return await self._builds.facts(image)
+        if build is not None and image is not None:
+            if not self._options.local_builds:
+                raise Unsupported(NO_BUILDS)
+            return await self._builds.ensure(image, build, report)
+        if image is not None and not self._layout.is_host(image):
+            raise Unsupported(NO_IMAGES.format(image=image))
+        if image is not None:
+            report(f"{image} is IGNORED (--local-builds): sandboxes of it show this machine's own system.")
         return ImageFacts()
 
     async def built_images(self) -> Sequence[str]:
-        names = await asyncio.to_thread(self._layout.kept.names)
-        return [name for name in names if name.startswith(f"{SNAPSHOT_REPOSITORY}:")]
+        return await self._builds.removable()
 
     async def remove_build(self, image: str) -> None:
-        await self.remove_image(image)
+        await self._builds.remove(image)
+
+    async def prune(self) -> None:
+        """Remove the layers of builds that neither an image nor a sandbox stands on."""
+        await self._builds.prune()
 
     async def create(self, spec: SandboxSpec) -> None:
         await self.ensure_image(spec.image, lambda _: None)
-        async with self._locks[spec.sandbox_id]:
-            self._layout.account(spec.user)
+        async with self._locks[spec.sandbox_id], self._builds.standing():
+            await asyncio.to_thread(self._layout.account, spec)
             await asyncio.to_thread(self._layout.make, spec)
 
     async def start(self, spec: SandboxSpec) -> None:
@@ -126,8 +145,11 @@ class LocalRuntime(Keeping, WayOut):
     async def remove(self, sandbox_id: str) -> None:
         async with self._locks[sandbox_id]:
             await self._stop(sandbox_id, force=True, grace_seconds=0)
+            stood = await asyncio.to_thread(Footing.load, self._layout.base(sandbox_id))
             await asyncio.to_thread(self._layout.delete, sandbox_id)
             self._reasons.pop(sandbox_id, None)
+        if stood is not None:
+            await self._builds.prune()
         self._locks.pop(sandbox_id, None)
 
     async def volumes(self) -> Sequence[str]:
@@ -176,6 +198,7 @@ class LocalRuntime(Keeping, WayOut):
         self._layout.sandboxes.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self._limits.sweep)
         await asyncio.to_thread(self._layout.kept.sweep)
+        await asyncio.to_thread(self._layout.layers.sweep)
         if self._layout.is_isolated and os.geteuid() == 0:
             self._layout.hidden = await asyncio.to_thread(hidden_paths)
         for base in self._layout.sandboxes.iterdir():
@@ -190,9 +213,10 @@ class LocalRuntime(Keeping, WayOut):
             elif run is not None:
                 await asyncio.to_thread(self._clear_away, base.name, run, None)
         await self._veth.sweep(self._running)
+        await self._builds.prune()
 
     async def _start(self, spec: SandboxSpec) -> None:
-        account = self._layout.account(spec.user)
+        account = await asyncio.to_thread(self._layout.account, spec)
         other_user = account.uid if self._layout.is_isolated and os.geteuid() == 0 else None
         door = await asyncio.to_thread(
             prepare_door, self._options.doors_dir, spec.sandbox_id, spec.door_secret, uid=other_user, gid=account.gid
@@ -322,6 +346,8 @@ async def open_local_runtime(options: LocalOptions) -> AsyncIterator[LocalRuntim
 
     Raises `RuntimeFailure` with a text that names `--isolation none` where namespaces are refused.
     """
+    if options.local_builds and options.isolation is Isolation.NONE:
+        raise Unsupported(BUILDS_NEED_NAMESPACES)
     options.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     options.doors_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     bundle = await asyncio.to_thread(ensure_bundle, options.data_dir / "bundles")

@@ -7,6 +7,7 @@
         spec.json   which user it runs as
         laid-out    once the directories were made
         run.json    the processes of its present run
+        footing.json    what it stands on, where that is not the host alone (see `layers`)
 
 Only what is listed here is shown of the host; everything else (homes, /run, /var, other mounts) does not exist inside.
 """
@@ -33,6 +34,9 @@ DIRECTORIES = (
 SHARED_DIRECTORIES = ("tmp", "var/tmp")
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 LAID_OUT = "laid-out"
+MAX_ID = 65536
+"""As many as are mapped into a sandbox."""
+MAX_ACCOUNTS = 1 << 20
 READABLE_ALWAYS = ("sudoers", "sudoers.d")
 
 
@@ -51,22 +55,46 @@ class UnknownUser(ValueError):
     """Nobody of that name exists inside."""
 
 
-def find_account(user: str | None, passwd: str) -> Account:
-    """The account that `user` (a name or number; `None` is the default) names inside. Raises `UnknownUser`."""
+def find_account(user: str | None, passwd: str, groups: str = "") -> Account:
+    """The account that `user` names inside: a name or number, `:` and a group behind it where wanted.
+
+    `None` is the default one. Raises `UnknownUser`.
+    """
     if user is None or user == USER:
         return Account(USER, USER_ID, USER_ID, f"/home/{USER}", (USER_ID,))
+    wanted, has_group, group = user.partition(":")
+    found = _find_user(wanted, passwd)
+    if not has_group:
+        return found
+    gid = _find_group(group, groups)
+    return Account(found.name, found.uid, gid, found.home, (gid,))
+
+
+def _find_user(user: str, passwd: str) -> Account:
     for line in passwd.splitlines():
         name, _, uid, gid, _, home, _ = (line.split(":") + [""] * 7)[:7]
-        if user in (name, uid):
+        if user in (name, uid) and uid.isdigit() and gid.isdigit():
             return Account(name, int(uid), int(gid), home or "/", (int(gid),))
     raise UnknownUser(f"unable to find user {user}: no matching entries in passwd file")
 
 
+def _find_group(group: str, groups: str) -> int:
+    for line in groups.splitlines():
+        name, _, gid = (line.split(":") + [""] * 3)[:3]
+        if group in (name, gid) and gid.isdigit():
+            return int(gid)
+    if group.isascii() and group.isdigit() and int(group) < MAX_ID:
+        return int(group)
+    raise UnknownUser(f"unable to find group {group}: no matching entries in group file")
+
+
 @dataclass(frozen=True, slots=True)
 class Tree:
-    """The directories of one sandbox."""
+    """The directories of one sandbox, or of a layer that is being made."""
 
     base: Path
+    layers: Sequence[Path] = ()
+    """What it stands on above the host's directories, the uppermost first."""
 
     @property
     def files(self) -> Path:
@@ -91,6 +119,9 @@ class Tree:
         """
         if (self.base / LAID_OUT).exists():
             return
+        if self.layers:
+            self._make_above_layers()
+            return
         as_root = os.geteuid() == 0
         for name in DIRECTORIES:
             _directory(self.files / name, 0o755)
@@ -110,6 +141,53 @@ class Tree:
         self._write_accounts(hidden, as_root=as_root)
         (self.base / LAID_OUT).touch()
 
+    def _make_above_layers(self) -> None:
+        """Only what the overlays need: all the rest is in the layers."""
+        _directory(self.files, 0o755)
+        _directory(self.work("/"), 0o700)
+        for target in self.overlaid():
+            _directory(self.upper(target), stat.S_IMODE(Path(target).stat().st_mode))
+            _directory(self.work(target), 0o700)
+        (self.base / LAID_OUT).touch()
+
+    def hide(self, paths: Sequence[str]) -> None:
+        """Hide paths below /etc of the host, but for those that a layer brings itself."""
+        etc = self.upper("/etc")
+        for path in paths:
+            if not any(os.path.lexists(layer / "upper" / "etc" / path) for layer in self.layers):
+                _white_out(etc, path)
+
+    def shows_directory(self, path: str) -> bool:
+        """Whether the sandbox has such a folder among its own files, as seen from outside."""
+        for folder in (self.files, *(layer / "files" for layer in self.layers)):
+            if os.path.lexists(folder / path.lstrip("/")):
+                return (folder / path.lstrip("/")).is_dir()
+        return False
+
+    def accounts(self, name: str) -> str | None:
+        """The text of `passwd` or `group` as steps of a build left it; `None` where there were none."""
+        for layer in (self.base, *self.layers):
+            with contextlib.suppress(OSError):
+                descriptor = os.open(layer / "upper" / "etc" / name, os.O_RDONLY | os.O_NOFOLLOW)
+                with os.fdopen(descriptor, encoding="utf-8", errors="surrogateescape") as file:
+                    return file.read(MAX_ACCOUNTS)
+        return None
+
+    def root_overlay(self) -> dict[str, str] | None:
+        """How the root is put together, as `enter.py` reads it; `None` where `files` is the root itself."""
+        if not self.layers:
+            return None
+        below = self._below("files")
+        return {"directory": str(self.layers[0].parent), "options": self._overlay(below, self.files, self.work("/"))}
+
+    def _below(self, part: str) -> list[str]:
+        """The layers that have that part, relative to the directory of layers: mount options have no room for more."""
+        return [f"{layer.name}/{part}" for layer in self.layers if (layer / part).is_dir()]
+
+    def _overlay(self, below: Sequence[str], upper: Path, work: Path) -> str:
+        unprivileged = ",userxattr" if os.geteuid() != 0 else ""
+        return f"lowerdir={':'.join(below)},upperdir={upper},workdir={work}{unprivileged}"
+
     def write_names(self, hostname: str, resolver: str) -> None:
         """What is written anew at each start: the host's name and the name servers."""
         etc = self.upper("/etc")
@@ -120,7 +198,7 @@ class Tree:
     def _write_accounts(self, hidden: Sequence[str], *, as_root: bool) -> None:
         etc = self.upper("/etc")
         _replace(etc / "passwd", sandbox_passwd())
-        _replace(etc / "group", _sandbox_group())
+        _replace(etc / "group", sandbox_group())
         _replace(etc / "shadow", f"root:*:19000:0:99999:7:::\n{USER}:*:19000:0:99999:7:::\n", 0o600)
         _replace(etc / "gshadow", "", 0o600)
         if as_root:
@@ -130,13 +208,18 @@ class Tree:
                 _like_host(etc, "sudoers.d")
                 _replace(etc / "sudoers.d" / "sandbox", f"{USER} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
 
-    def mounts(self, *, door: Path, bundle: Path, groups: Sequence[tuple[str, str]]) -> list[dict[str, object]]:
-        """The mounts in order, as `enter.py` reads them. `groups` are control groups and where they are shown."""
-        unprivileged = ",userxattr" if os.geteuid() != 0 else ""
+    def mounts(
+        self, *, door: Path | None, bundle: Path, groups: Sequence[tuple[str, str]] = ()
+    ) -> list[dict[str, object]]:
+        """The mounts in order, as `enter.py` reads them; without a door for a step of a build.
+
+        `groups` are control groups and where they are shown.
+        """
         planned: list[dict[str, object]] = []
         for target in self.overlaid():
-            layers = f"lowerdir={target},upperdir={self.upper(target)},workdir={self.work(target)}{unprivileged}"
-            planned.append({"kind": "overlay", "target": target, "options": layers})
+            below = [*self._below(f"upper/{self.upper(target).name}"), target]
+            options = self._overlay(below, self.upper(target), self.work(target))
+            planned.append({"kind": "overlay", "target": target, "options": options})
         planned.append({"kind": "proc", "target": "/proc"})
         planned.append({"kind": "tmpfs", "target": "/dev", "options": "mode=755,size=64k"})
         planned += [{"kind": "bind", "source": f"/dev/{name}", "target": f"/dev/{name}"} for name in DEVICES]
@@ -150,9 +233,10 @@ class Tree:
             {"kind": "tmpfs", "target": "/dev/shm", "options": "mode=1777"},  # noqa: S108  a mount point
             {"kind": "tmpfs", "target": "/run", "options": "mode=755"},
             {"kind": "directory", "target": "/run/lock", "mode": 0o1777},
-            {"kind": "bind", "source": str(door), "target": "/run/sandyard"},
             {"kind": "bind", "source": str(bundle), "target": "/opt/sandyard", "readonly": True},
         ]
+        if door is not None:
+            planned.append({"kind": "bind", "source": str(door), "target": "/run/sandyard"})
         if groups:
             planned.append({"kind": "tmpfs", "target": "/sys", "options": "mode=755,size=64k"})
             # To be read only, by root too: who could write here would set the limits.
@@ -198,7 +282,8 @@ def sandbox_passwd() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _sandbox_group() -> str:
+def sandbox_group() -> str:
+    """The host's groups without members, and the one of the sandbox's user."""
     lines = []
     for line in _system_lines("/etc/group"):
         if not line.startswith(f"{USER}:"):

@@ -41,7 +41,7 @@ class WayOut:
             if policy != Policy():
                 raise Unsupported("this sandbox has no network of its own, so there is nothing to hold rules in")
             return {}
-        if policy.is_listed and os.geteuid() != 0 and self._layout.account(spec.user).uid == 0:
+        if policy.is_listed and os.geteuid() != 0 and self._layout.account(spec).uid == 0:
             raise Unsupported("network lists cannot be held for a sandbox of root: start Sandyard as root")
         if policy.block_all:
             await self._disconnect(spec.sandbox_id, running)
