@@ -17,11 +17,13 @@ from sandyard_api.config.service import Health
 from sandyard_api.database import Database
 from sandyard_api.dispatch.service import Dispatch
 from sandyard_api.jobs.wire import CHANNEL_JOBS
+from sandyard_api.metrics.service import Metrics
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import Organizations
 from sandyard_api.previews.service import Previews
 from sandyard_api.quotas.service import Quotas
 from sandyard_api.registries.service import Registries
+from sandyard_api.runners.asking import RunnerClients
 from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
@@ -46,7 +48,7 @@ from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
 from sandyard_api.volumes.service import Volumes
 from sandyard_api.wakeups import Wakeups
-from sandyard_api.warm_pools.claiming import Environments, WarmCreates
+from sandyard_api.warm_pools.claiming import WarmCreates
 from sandyard_api.warm_pools.keeping import WarmKeeper
 from sandyard_api.warm_pools.service import WarmPools
 
@@ -93,6 +95,7 @@ class Services:
     warm_pools: WarmPools
     warm_keeper: WarmKeeper
     warm_creates: WarmCreates
+    metrics: Metrics
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
@@ -108,7 +111,7 @@ def build_services(
     database: Database,
     bus: Bus,
     seal: Seal,
-    environments: Environments,
+    clients: RunnerClients,
     *,
     clock: Clock,
     ids: IdSource,
@@ -238,8 +241,9 @@ def build_services(
             quotas=quotas,
             announcer=announcer,
             keeper=warm_keeper,
-            environments=environments,
+            environments=clients,
         ),
+        metrics=Metrics(database, runners, clients),
     )
 
 
