@@ -9,7 +9,7 @@ from sandyard.bus import Bus
 from sandyard.clock import Clock
 from sandyard.ids import IdSource, RandomIds
 from sandyard.virtual_clock import machine_of
-from sandyard_api.access import provide_grant, provide_key, provide_origin
+from sandyard_api.access import provide_grant, provide_item_id, provide_key, provide_origin
 from sandyard_api.api_keys.service import ApiKeys
 from sandyard_api.bench.clock import ClockControl
 from sandyard_api.bench.resetting import Resetting
@@ -104,6 +104,7 @@ class Services:
             "grant": Provide(provide_grant, sync_to_thread=False),
             "origin": Provide(provide_origin, sync_to_thread=False),
             "key": Provide(provide_key, sync_to_thread=False),
+            "item_id": Provide(provide_item_id, sync_to_thread=False),
         }
 
 
