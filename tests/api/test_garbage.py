@@ -30,3 +30,22 @@ async def test_a_client_that_leaves_within_its_body_is_no_fault_of_ours(world: W
         await asyncio.sleep(0.3)
         assert (await world.client.call("POST", "/sandbox", data=b"{")).status == 400
     assert [entry for entry in said if entry["log_level"] == "error"] == []
+
+
+HUGE = b"1" + b"0" * 400
+"""No floating-point number is so large; asked whether it is a finite one, Python raises."""
+
+
+async def test_numbers_beyond_every_type_are_refused(world: World) -> None:
+    sandbox = await world.create()
+    for method, path, field in (
+        ("POST", "/sandbox", b"cpu"),
+        ("POST", "/sandbox", b"autoStopInterval"),
+        ("POST", "/sandbox", b"ttlMinutes"),
+        ("POST", f"/sandbox/{sandbox['id']}/resize", b"memory"),
+        ("POST", "/warm-pools", b"pool"),
+        ("POST", "/snapshots", b"disk"),
+    ):
+        for sign in (b"", b"-"):
+            answer = await world.client.call(method, path, data=b'{"%s": %s%s}' % (field, sign, HUGE))
+            assert (answer.status, answer.json["code"]) == (400, "BAD_REQUEST"), (path, field, sign)
