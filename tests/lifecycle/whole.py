@@ -33,8 +33,8 @@ from sandyard_api.jobs.wire import (
 )
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import keep_default_organization
-from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.runners.asking import RunnerClients
+from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sealing.service import Seal
 from sandyard_api.services import Services, build_services
 from sandyard_api.timers import Timers
