@@ -28,7 +28,7 @@ from tests.contract.running import CONTROL_PLANES, Instance
 from tests.contract.toolbox import authorization
 
 OPENAPI = Path(__file__).parents[3] / "shared" / "contract" / "openapi" / "api.json"
-SHORT, LONG = 4, 300
+SHORT, LONG = 3, 300
 """Requests of each sort, for each operation."""
 ANSWER_SECONDS = 30
 """Longer is a hang."""
