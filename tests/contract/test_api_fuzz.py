@@ -138,7 +138,7 @@ class Asker:
                 sent = {"data": seasoned.body, "headers": {"Content-Type": "application/json"}}
             status = self._send(operation, method, self._sandyard.api_url + seasoned.target, **sent)
             answered[status] += 1
-            if status == 404 or (status < 300 and seasoned.may_end):
+            if status in (404, 409) or (status < 300 and seasoned.may_end):
                 for kind in seasoned.kinds:
                     self._seeds.forget(kind)
 
