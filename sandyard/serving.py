@@ -9,28 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
-from sandyard.scopes import HANG_UP
+from sandyard.protocols import MAX_HEAD_BYTES, HttpProtocol, WebSocketProtocol
 
 SHUTDOWN_SECONDS = 5
 MAX_SOCKET_PARENT = 60
 """Characters of a directory below which a directory of ours and a socket's name still fit an address."""
 PING_SECONDS = 25.0
 """Load balancers cut connections that are silent for a minute."""
-
-
-class _Http(HttpToolsProtocol):
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]
-
-
-class _WebSocket(WSProtocol):
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]
 
 
 class _Server(uvicorn.Server):
@@ -107,8 +93,8 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
-        http=_Http,
-        ws=_WebSocket if websockets else "none",
+        http=HttpProtocol,
+        ws=WebSocketProtocol if websockets else "none",
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=None,
         ws_per_message_deflate=False,  # log streams would be carried at the speed of zlib
@@ -120,7 +106,7 @@ async def serve(
         date_header=False,
         proxy_headers=False,
         timeout_keep_alive=90,
-        h11_max_incomplete_event_size=1 << 18,
+        h11_max_incomplete_event_size=MAX_HEAD_BYTES,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         ssl_certfile=certificate[0] if certificate else None,
         ssl_keyfile=certificate[1] if certificate else None,

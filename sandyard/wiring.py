@@ -90,8 +90,10 @@ async def open_bus(url: str) -> AsyncIterator[Bus]:
 
 
 @asynccontextmanager
-async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Embedded]:
+async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | None = None) -> AsyncIterator[Embedded]:
     """API, runner and proxy in this process, on one port; closed in reverse order.
+
+    `runtime`: one that is open already, in place of the settings' choice; it stays open.
 
     Between the parts loopback HTTP is used all the same, over unix sockets that only we can open: an in-process
     transport would answer only when a stream is over.
@@ -109,8 +111,9 @@ async def open_embedded(settings: Settings, *, leave: Leave) -> AsyncIterator[Em
         secrets = keep_secrets(settings, RandomIds())
         sockets = stack.enter_context(sockets_directory())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        real = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
-        runtime = await stack.enter_async_context(open_faulty(real, bus))
+        if runtime is None:
+            runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        runtime = await stack.enter_async_context(open_faulty(runtime, bus))
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),

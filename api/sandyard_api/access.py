@@ -99,6 +99,11 @@ def provide_origin(request: AnyRequest) -> Origin:
     return origin
 
 
+def provide_item_id(item_ref: FromPath[str]) -> str:
+    """The id, or the name, of a volume, secret, registry or warm pool, decoded as below."""
+    return unquote(item_ref)
+
+
 def provide_key(sandbox_ref: FromPath[str]) -> str:
     """The sandbox's id or name. Paths reach the router still encoded, so that a name may hold a slash."""
     return unquote(sandbox_ref)

@@ -21,6 +21,7 @@ from sandyard_api.database import Database, open_database
 from sandyard_api.dispatch import routes as dispatch_routes
 from sandyard_api.events.gateway import EventGateway
 from sandyard_api.gate import App, Gate, answer_lifespan, encoded_path
+from sandyard_api.metrics import routes as metric_routes
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations import routes as organization_routes
 from sandyard_api.organizations.service import keep_default_organization
@@ -31,6 +32,7 @@ from sandyard_api.rates.service import RateLimits
 from sandyard_api.regions import routes as region_routes
 from sandyard_api.registries import routes as registry_routes
 from sandyard_api.runners import routes as runner_routes
+from sandyard_api.runners.asking import RunnerClients
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import inspection as inspection_routes
 from sandyard_api.sandboxes import routes as sandbox_routes
@@ -45,7 +47,6 @@ from sandyard_api.timers import Timers
 from sandyard_api.users import routes as user_routes
 from sandyard_api.volumes import routes as volume_routes
 from sandyard_api.warm_pools import routes as warm_pool_routes
-from sandyard_api.warm_pools.claiming import RunnerEnvironments
 from sandyard_api.warm_pools.keeping import WarmKeeper
 from sandyard_migrations.upgrade import upgrade
 
@@ -63,6 +64,7 @@ PUBLIC_SLICES = (
     ssh_access_routes.ROUTER,
     inspection_routes.ROUTER,
     session_routes.ROUTER,
+    metric_routes.ROUTER,
     runner_routes.ROUTER,
     snapshot_routes.ROUTER,
     registry_routes.ROUTER,
@@ -107,8 +109,8 @@ async def open_control_plane(
             database, clock, ids, organization_id=organization_id, user_id=user_id, key=options.api_key
         )
         await begin_seed(database, ids)
-        environments = await stack.enter_async_context(RunnerEnvironments(options.internal_token))
-        services = build_services(database, bus, seal, environments, clock=clock, ids=ids, options=options)
+        clients = await stack.enter_async_context(RunnerClients(options.internal_token))
+        services = build_services(database, bus, seal, clients, clock=clock, ids=ids, options=options)
         await services.snapshots.keep_general()
         if options.warm_pool:
             await services.warm_pools.keep_shared(options.default_snapshot, options.warm_pool)

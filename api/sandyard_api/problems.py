@@ -37,6 +37,8 @@ CODE_OF = {
 """Codes for the errors of the router itself."""
 
 DATABASE_AWAY = (OperationalError, InterfaceError, PoolTimeout, ConnectionError)
+LEFT = "client disconnected prematurely"
+"""What the router raises, as an error of its own, for a request that ends before its body does."""
 AWAY = "The database does not answer. Please try again."
 
 log = structlog.get_logger()
@@ -88,6 +90,8 @@ class Problems:
     def _classify(self, error: Exception, method: str, path: str) -> tuple[HTTPStatus, str, str]:
         if isinstance(error, ApiError):
             return STATUS[type(error)], error.code, str(error)
+        if isinstance(error, HTTPException) and error.detail == LEFT:
+            return HTTPStatus.BAD_REQUEST, BadRequest.code, "The request ended before its body"
         if isinstance(error, HTTPException) and error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
             status = HTTPStatus(error.status_code)
             return status, CODE_OF.get(status, ApiError.code), _detail(error, status, f"{method} {path}")

@@ -10,6 +10,7 @@ from sandyard_api.database import UNSTORABLE
 from sandyard_api.errors import BadRequest
 from sandyard_api.validation import parse_time
 
+MAX_FIELDS = 1_000
 BRACKETS = re.compile(r"\[\d*\]$")
 
 
@@ -18,7 +19,10 @@ class Query:
 
     def __init__(self, query_string: bytes) -> None:
         self._values: dict[str, list[str]] = {}
-        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=1000)
+        try:
+            pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=MAX_FIELDS)
+        except ValueError as error:
+            raise BadRequest(f"a query must not have more than {MAX_FIELDS} parameters") from error
         for name, value in pairs:
             if UNSTORABLE.search(value):
                 raise BadRequest(f"{name} must not contain NUL characters")

@@ -9,7 +9,7 @@ from sandyard.bus import Bus
 from sandyard.clock import Clock
 from sandyard.ids import IdSource, RandomIds
 from sandyard.virtual_clock import machine_of
-from sandyard_api.access import provide_grant, provide_key, provide_origin
+from sandyard_api.access import provide_grant, provide_item_id, provide_key, provide_origin
 from sandyard_api.api_keys.service import ApiKeys
 from sandyard_api.bench.clock import ClockControl
 from sandyard_api.bench.resetting import Resetting
@@ -17,11 +17,13 @@ from sandyard_api.config.service import Health
 from sandyard_api.database import Database
 from sandyard_api.dispatch.service import Dispatch
 from sandyard_api.jobs.wire import CHANNEL_JOBS
+from sandyard_api.metrics.service import Metrics
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import Organizations
 from sandyard_api.previews.service import Previews
 from sandyard_api.quotas.service import Quotas
 from sandyard_api.registries.service import Registries
+from sandyard_api.runners.asking import RunnerClients
 from sandyard_api.runners.service import CHANNEL_RUNNERS, Runners
 from sandyard_api.sandboxes.announcing import Announcer
 from sandyard_api.sandboxes.build_logs import BuildLogs
@@ -48,7 +50,7 @@ from sandyard_api.storage.service import Contexts
 from sandyard_api.timers import Timers
 from sandyard_api.volumes.service import Volumes
 from sandyard_api.wakeups import Wakeups
-from sandyard_api.warm_pools.claiming import Environments, WarmCreates
+from sandyard_api.warm_pools.claiming import WarmCreates
 from sandyard_api.warm_pools.keeping import WarmKeeper
 from sandyard_api.warm_pools.service import WarmPools
 
@@ -96,6 +98,7 @@ class Services:
     warm_pools: WarmPools
     warm_keeper: WarmKeeper
     warm_creates: WarmCreates
+    metrics: Metrics
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
@@ -104,6 +107,7 @@ class Services:
             "grant": Provide(provide_grant, sync_to_thread=False),
             "origin": Provide(provide_origin, sync_to_thread=False),
             "key": Provide(provide_key, sync_to_thread=False),
+            "item_id": Provide(provide_item_id, sync_to_thread=False),
         }
 
 
@@ -111,7 +115,7 @@ def build_services(
     database: Database,
     bus: Bus,
     seal: Seal,
-    environments: Environments,
+    clients: RunnerClients,
     *,
     clock: Clock,
     ids: IdSource,
@@ -245,8 +249,9 @@ def build_services(
             quotas=quotas,
             announcer=announcer,
             keeper=warm_keeper,
-            environments=environments,
+            environments=clients,
         ),
+        metrics=Metrics(database, runners, clients),
     )
 
 

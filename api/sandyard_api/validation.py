@@ -86,7 +86,9 @@ class Fields:
         value = self._body.get(name)
         if value is None:
             return None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        # Floats alone are asked: an integer beyond all of them cannot be.
+        is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+        if isinstance(value, bool) or not is_number:
             self.complain(f"{name} must be a number conforming to the specified constraints")
             return None
         if minimum is not None and value < minimum:

@@ -23,6 +23,7 @@ from sandyard_runner.reconcile import Reconciler
 from sandyard_runner.registry import Registry
 from sandyard_runner.relay import Relay
 from sandyard_runner.runtime.contract import CanCommit, PresentState, Runtime
+from sandyard_runner.usage import Usage
 from sandyard_runner.volume_work import VolumeWork
 
 LAST_WORD_SECONDS = 5.0
@@ -70,6 +71,7 @@ async def open_runner(
     """
     registry = Registry(runtime)
     relay = Relay(registry.find_door, bus, clock)
+    usage = Usage(registry, clock)
     observations = Observations(control_plane, clock)
     observer = Observer(
         runtime=runtime, control_plane=control_plane, registry=registry, observations=observations, clock=clock
@@ -97,11 +99,13 @@ async def open_runner(
         volumes=volumes,
     )
     working = asyncio.create_task(
-        _keep_working(runtime, control_plane, clock, options, (observer, observations, reconciler, jobs, volumes, bus)),
+        _keep_working(
+            runtime, control_plane, clock, options, (observer, observations, reconciler, jobs, volumes, usage, bus)
+        ),
         name="runner",
     )
     try:
-        yield Runner(create_app(relay, registry.find_door, options.internal_token))
+        yield Runner(create_app(relay, registry.find_door, usage.of, options.internal_token))
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)
@@ -112,7 +116,7 @@ async def open_runner(
         await relay.close()
 
 
-Parts = tuple[Observer, Observations, Reconciler, JobLoop, VolumeWork, Bus]
+Parts = tuple[Observer, Observations, Reconciler, JobLoop, VolumeWork, Usage, Bus]
 
 
 async def _keep_working(
@@ -130,7 +134,7 @@ async def _keep_working(
 async def _work(
     runtime: Runtime, control_plane: RunnerControlPlane, clock: Clock, options: RunnerOptions, parts: Parts
 ) -> None:
-    observer, observations, reconciler, jobs, volumes, bus = parts
+    observer, observations, reconciler, jobs, volumes, usage, bus = parts
     heartbeat = _heartbeat(runtime, options)
     async with asyncio.TaskGroup() as group:
         # Listening comes first: what happens while we compare is then told, not missed.
@@ -140,6 +144,7 @@ async def _work(
         group.create_task(_beat(control_plane, runtime, clock, options), name="heartbeat")
         group.create_task(_reconcile(reconciler, clock, options.reconcile_seconds), name="reconcile")
         group.create_task(jobs.run(), name="jobs")
+        group.create_task(usage.run(), name="usage")
         group.create_task(_hear_of_volumes(volumes, bus, clock), name="volumes")
 
 

@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from sandyard_runner.errors import RunnerUnreachable as RunnerUnreachable  # part of what clients import from here
-from sandyard_runner.wire import RelayTick
+from sandyard_runner.wire import RelayTick, UsageSample
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 CHANGE_TIMEOUT_SECONDS = 5.0
@@ -106,6 +106,18 @@ class HttpRunner:
                     raise RunnerUnreachable(f"the runner answered status {answer.status}: {await answer.text()}")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise RunnerUnreachable(f"environment of {sandbox_id}: {type(error).__name__}: {error}") from error
+
+    async def usage(self, sandbox_id: str) -> list[UsageSample]:
+        """What a sandbox used, oldest first; nothing of one that is not known. Raises `RunnerUnreachable`."""
+        url = self._url(f"/usage/{quote(sandbox_id, safe='')}")
+        timeout = aiohttp.ClientTimeout(total=CHANGE_TIMEOUT_SECONDS)
+        try:
+            async with self._open().get(url, headers=self._headers, timeout=timeout) as answer:
+                if answer.status != HTTPStatus.OK:
+                    raise RunnerUnreachable(f"the runner answered status {answer.status}: {await answer.text()}")
+                return [UsageSample(*row) for row in (await answer.json())["samples"]]
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise RunnerUnreachable(f"usage of {sandbox_id}: {type(error).__name__}: {error}") from error
 
     def _url(self, path: str) -> URL:
         return URL(self._origin + path, encoded=True)

@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import asdict
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import asdict, astuple
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
@@ -14,11 +14,13 @@ from sandyard_runner.door_http import Door, ask_json
 from sandyard_runner.doors import open_door
 from sandyard_runner.errors import DaemonUnreachable
 from sandyard_runner.relay import FindDoor, Relay
+from sandyard_runner.wire import UsageSample
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+UsageOf = Callable[[str], Sequence[UsageSample]]
 
 CLOSED, CANNOT_OPEN = 1000, 1011
 DAEMON_TIMEOUT_SECONDS = 4.0
@@ -26,7 +28,7 @@ DAEMON_TIMEOUT_SECONDS = 4.0
 TUNNEL_CHUNK_BYTES = 1 << 16
 
 
-def create_app(relay: Relay, find_door: FindDoor, token: str) -> App:
+def create_app(relay: Relay, find_door: FindDoor, usage_of: UsageOf, token: str) -> App:
     """The ASGI application. `token` is what every request must carry as its bearer."""
     expected = f"Bearer {token}".encode()
 
@@ -44,6 +46,8 @@ def create_app(relay: Relay, find_door: FindDoor, token: str) -> App:
             await _relay(relay, parts, receive, send)
         elif scope["type"] == "http" and len(parts) == 2 and parts[0] == "environment":
             await _change_environment(find_door(parts[1]), receive, send)
+        elif scope["type"] == "http" and len(parts) == 2 and parts[0] == "usage":
+            await _answer(send, 200, {"samples": [astuple(sample) for sample in usage_of(parts[1])]})
         elif scope["type"] == "http" and parts == ["health"]:
             await _answer(send, 200, {"status": "ok", "tails": relay.tails})
         else:

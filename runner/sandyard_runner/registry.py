@@ -19,6 +19,11 @@ class Registry:
         """The sandbox does not run any more."""
         self._secrets.pop(sandbox_id, None)
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Ids of the sandboxes that run."""
+        return tuple(self._secrets)
+
     def find_door(self, sandbox_id: str) -> Door | None:
         """The door of a running sandbox."""
         secret = self._secrets.get(sandbox_id)

@@ -7,6 +7,7 @@ Paths, relative to the runner's base URL; every request carries `Authorization: 
 | GET /relay/{sandbox_id}/{session_id}/{command_id} | newline-delimited JSON `RelayTick`s, see below |
 | GET /forward/{sandbox_id}, WebSocket | a raw byte tunnel to the sandbox's door, for proxies that do not see it |
 | POST /environment/{sandbox_id}, an object of variables | 204: its daemon gives them to all processes to come; 502 |
+| GET /usage/{sandbox_id} | `{"samples": [...]}`: each the fields of a `UsageSample` as an array, oldest first |
 | GET /health | 200 |
 
 The open relay request is the lease that keeps the command's log on the bus. It answers one tick at once, two a second,
@@ -39,6 +40,23 @@ class RelayTick:
     exit_code: int | None = None
     lost: str | None = None
     """Why the log cannot be followed any more (sandbox deleted, daemon gone); the last tick."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSample:
+    """What a sandbox used at a moment. Sizes in bytes; limits are what it could use at the most."""
+
+    at: float
+    """Unix seconds."""
+    cpu_percent: float
+    """Of the limit."""
+    cpu_limit: float
+    """Processors."""
+    memory: float
+    memory_limit: float
+    memory_cache: float
+    disk: float
+    disk_limit: float
 
 
 class Enforcement(StrEnum):

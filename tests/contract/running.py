@@ -45,6 +45,11 @@ COMBINATIONS = {
         Combination("sqlite-memory-processes-user", "local", isolation="none", user="nobody"),
     )
 }
+CONTROL_PLANES = {
+    "sqlite": Combination("sqlite-memory-memory", "memory"),
+    "postgres": Combination("postgres-memory-memory", "memory", postgres=True),
+}
+"""Without sandboxes that run anything: for thousands of requests to the API. See `memory_sandyard`."""
 EVERY_RUN = ("sqlite-memory-local", "postgres-redis-docker")
 """The combinations of every CI run; `SANDYARD_TEST_COMBINATIONS` names others, separated by commas, or `all`."""
 
@@ -108,9 +113,13 @@ def start(
 ) -> Instance:
     """Run `sandyard up` and return when it has printed its URL and key. Raises `RuntimeError` with its last words."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [str(Path(sys.executable).with_name("sandyard")), "up", "--port", "0", "--data-dir", str(folder / "data")]
-    command += ["--runtime", combination.runtime]
-    command += ["--isolation", combination.isolation] if combination.isolation else []
+    if combination.runtime == "memory":
+        command = [sys.executable, str(Path(__file__).with_name("memory_sandyard.py"))]
+    else:
+        command = [str(Path(sys.executable).with_name("sandyard")), "up", "--port", "0"]
+        command += ["--runtime", combination.runtime]
+        command += ["--isolation", combination.isolation] if combination.isolation else []
+    command += ["--data-dir", str(folder / "data")]
     user = combination.user if os.geteuid() == 0 else None
     if user:
         open_folder(folder, user)

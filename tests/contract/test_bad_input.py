@@ -168,6 +168,8 @@ def test_a_body_of_100_megabytes_where_json_is_expected_is_refused_early(
         "/api/sandbox",
         f"/toolbox/{shared_toolbox.id}/process/execute",
         f"/toolbox/{shared_toolbox.id}/process/session",
+        "/_sandyard/faults",
+        "/_sandyard/organizations",
     ):
         started = time.monotonic()
         status = big_post(sandyard, path, declared=True)

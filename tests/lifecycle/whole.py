@@ -33,11 +33,11 @@ from sandyard_api.jobs.wire import (
 )
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import keep_default_organization
+from sandyard_api.runners.asking import RunnerClients
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sealing.service import Seal
 from sandyard_api.services import Services, build_services
 from sandyard_api.timers import Timers
-from sandyard_api.warm_pools.claiming import RunnerEnvironments
 from sandyard_migrations.upgrade import upgrade
 from sandyard_runner.actions import Actions
 from sandyard_runner.image_work import ImageWork
@@ -198,8 +198,8 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
         organization_id, _ = await keep_default_organization(database, clock, ids)
         seal = Seal(Fernet.generate_key().decode())
         options = ControlPlaneOptions("key", "token", "", wait_seconds=0.0)
-        environments = await stack.enter_async_context(RunnerEnvironments(options.internal_token))
-        services = build_services(database, MemoryBus(), seal, environments, clock=clock, ids=ids, options=options)
+        clients = await stack.enter_async_context(RunnerClients(options.internal_token))
+        services = build_services(database, MemoryBus(), seal, clients, clock=clock, ids=ids, options=options)
         await services.snapshots.keep_general()
         plane, runtime = DirectControlPlane(services), MemoryRuntime(Path("/nonexistent"))
         images = ImageWork(runtime, plane)

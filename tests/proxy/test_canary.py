@@ -8,7 +8,7 @@ import contextlib
 import random
 import re
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from sandyard_runner.client import HttpRunner
 from sandyard_runner.door_http import ask
 from sandyard_runner.http_api import create_app
 from sandyard_runner.relay import Relay
+from sandyard_runner.wire import UsageSample
 from tests.conformance.redis_server import RedisServer
 from tests.proxy.doubles import KEY, ORGANIZATION, SANDBOX, SECRET, TOKEN, ScriptedControlPlane, plain_control_plane
 from tests.runner.conftest import RunningDaemon, StartDaemon, start_daemon
@@ -36,6 +37,11 @@ __all__ = ["start_daemon"]  # a fixture
 
 MARKS = {Stream.STDOUT: b"\x01", Stream.STDERR: b"\x02"}
 SCRIPT = "i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo out $i; echo err $i >&2; done"
+
+
+def no_usage(_sandbox_id: str) -> Sequence[UsageSample]:
+    """Of no interest here."""
+    return ()
 
 
 class Record:
@@ -107,7 +113,7 @@ class Stack:
     async def _start_runner(self, stack: AsyncExitStack, bus: Bus) -> None:
         relay = Relay(lambda sandbox_id: self._daemon.door, bus, SystemClock())
         stack.push_async_callback(relay.close)
-        app = create_app(relay, lambda sandbox_id: self._daemon.door, "token")
+        app = create_app(relay, lambda sandbox_id: self._daemon.door, no_usage, "token")
         await stack.enter_async_context(serve(app, listen_unix(self._folder / "runner.sock")))
 
     async def _start_proxy(self, stack: AsyncExitStack, bus: Bus) -> None:

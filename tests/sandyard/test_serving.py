@@ -1,11 +1,14 @@
 import asyncio
+import json
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
+from sandyard.protocols import HttpProtocol
 from sandyard.serving import listen_tcp, listen_unix, serve, sockets_directory
 
 
@@ -48,3 +51,105 @@ def test_sockets_fit_their_addresses_whatever_the_temporary_directory_is_called(
     with sockets_directory() as directory:
         listen_unix(directory / "internal.sock").close()
     assert not directory.exists()
+
+
+async def converse(port: int, *parts: bytes) -> tuple[int, dict[str, Any]]:
+    """Status and body of the answer to these bytes, sent for as long as they are taken. Fails unless it ends."""
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+        except ConnectionError:
+            pass  # answered and closed before we were done
+        try:
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+    assert b"content-type: application/json" in head, head
+    told: dict[str, Any] = json.loads(body)
+    return int(head.split()[1]), told
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    """Where the application of these tests is served."""
+    listener = listen_tcp("127.0.0.1", 0)
+    async with serve(_hello, listener):
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"GET / HTTP/1.1\r\nBad Header: x\r\n\r\n", 400),
+        (b"GARBAGE\r\n\r\n", 400),
+        (b"\x16\x03\x01\x02\x00\x01\x00", 400),
+        (b"POST / HTTP/1.1\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello", 400),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", 400),
+        (b"GET /" + b"a" * 66_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /?q=" + b"a" * 66_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    ],
+)
+async def test_what_is_no_request_is_told_so_in_json(port: int, request_bytes: bytes, status: int) -> None:
+    found, told = await converse(port, request_bytes)
+    assert (found, told["statusCode"]) == (status, status)
+    assert set(told) == {"statusCode", "message", "code", "source", "error", "path", "method", "timestamp"}
+
+
+ENDLESS = [b"x" * 65_536] * 1_000
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"GET / HTTP/1.1\r\nX: ", b"GET / HTTP/1.1\r\n", b"GET /"],
+    ids=["header value", "header name", "path"],
+)
+async def test_a_head_without_end_is_cut_off(port: int, beginning: bytes) -> None:
+    status, _ = await converse(port, beginning, *ENDLESS)
+    assert status in (400, 414, 431)
+
+
+async def test_many_headers_are_too_many(port: int) -> None:
+    status, _ = await converse(port, b"GET / HTTP/1.1\r\n", *[b"a: b\r\n" * 10_000] * 1_000)
+    assert status == 431
+
+
+async def test_a_head_of_seventy_kilobytes_is_read(port: int) -> None:
+    url, headers = f"http://127.0.0.1:{port}/", {f"X-{number}": "x" * 7_000 for number in range(10)}
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:
+        assert answer.status == 200
+
+
+async def test_trailers_without_end_are_cut_off() -> None:
+    async def patient(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive()).get("more_body"):
+            pass
+
+    listener = listen_tcp("127.0.0.1", 0)
+    async with serve(patient, listener):
+        beginning = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\nX: "
+        status, _ = await converse(listener.getsockname()[1], beginning, *ENDLESS)
+    assert status in (400, 431)
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpProtocol, "head_seconds", 0.2)
+    for beginning in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n"):
+        status, told = await converse(port, beginning)
+        assert (status, told["code"]) == (408, "REQUEST_TIMEOUT")
+
+
+async def test_a_connection_that_is_kept_waits_as_long_as_it_is_kept(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The deadline of the first head is over with the head; the next begins with the next request's first byte."""
+    monkeypatch.setattr(HttpProtocol, "head_seconds", 0.3)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1)) as session:
+        for _ in range(2):
+            async with session.get(f"http://127.0.0.1:{port}/") as answer:
+                assert await answer.read() == b"hello"
+            await asyncio.sleep(0.5)  # that nothing happens meanwhile is what is looked at
+        async with session.get(f"http://127.0.0.1:{port}/") as answer:
+            assert answer.status == 200

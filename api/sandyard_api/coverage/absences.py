@@ -31,6 +31,7 @@ FIXTURES = frozenset({"listAvailableSandboxClasses", "isPreviewWarningEnabled", 
 _ONE_ORGANIZATION = "there is one organization with one user; tests get others by `POST /_sandyard/organizations`"
 _ONE_REGION = "this machine is the one region"
 _OWN_PROTOCOL = "it is spoken between parts of the original; ours speak `/internal`"
+_NO_VALUES = "it gives runners the values of secrets; ours get them by `/internal`, and no key reads one"
 _KEYS_ONLY = "there is no identity provider: API keys are the only way in"
 _RUNNERS = "a runner registers itself with its first heartbeat; `GET /_sandyard/capabilities` lists them"
 _NO_ADMIN = "there is no administrator beside the owner: settings and the command line do this"
@@ -49,7 +50,8 @@ ABSENCES: tuple[Absence, ...] = (
         Status.REFUSED,
         _RUNNERS,
     ),
-    _absence(r"/sandbox/(for-runner|\{sandboxId\}/(state|secrets))", Status.NOT_APPLICABLE, _OWN_PROTOCOL),
+    _absence(r"/sandbox/(for-runner|\{sandboxId\}/state)", Status.NOT_APPLICABLE, _OWN_PROTOCOL),
+    _absence(r"/sandbox/\{sandboxId\}/secrets", Status.NOT_APPLICABLE, _NO_VALUES),
     _absence(r"/organizations/.*/(identity-providers|sso-enabled)(/.*)?", Status.NOT_APPLICABLE, _KEYS_ONLY),
     _absence(r"/users/.*", Status.NOT_APPLICABLE, _KEYS_ONLY),
     _absence(r"/organizations/.*otel-config.*", Status.REFUSED, "telemetry of a sandbox is set by its environment"),
@@ -60,7 +62,7 @@ ABSENCES: tuple[Absence, ...] = (
     _absence(r"/regions(/.*)?", Status.REFUSED, _ONE_REGION),
     _absence(r"/audit/.*", Status.REFUSED, "requests are in the journal, `GET /_sandyard/journal`"),
     _absence(r"/webhooks/.*", Status.REFUSED, "events come over Socket.IO; nothing is called back"),
-    _absence(r".*/telemetry/.*", Status.REFUSED, "nothing is collected here: a sandbox sends its own to a collector"),
+    _absence(r".*/telemetry/.*", Status.REFUSED, "logs and traces are not kept: sandboxes send them to a collector"),
     _absence(r"/computeruse/.*", Status.REFUSED, "the desktop is not built"),
 )
 """The first that matches a path says why."""

@@ -122,6 +122,7 @@ IMPLEMENTED = frozenset(
         "getVolume",
         "deleteVolume",
         "getVolumeByName",
+        "getSandboxMetrics",
         "HealthController_live",
         "HealthController_check",
     }

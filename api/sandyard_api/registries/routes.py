@@ -1,10 +1,7 @@
 """The registry operations of the public API."""
 
-from urllib.parse import unquote
-
 from litestar import Router, delete, get, patch, post
 from litestar.di import NamedDependency as Given
-from litestar.params import FromPath
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.errors import Unavailable
@@ -40,25 +37,25 @@ async def push_access() -> None:
     )
 
 
-@get("/{registry_id:str}")
-async def read(registries: Given[Registries], grant: Given[KeyGrant], registry_id: FromPath[str]) -> RegistryDto:
+@get("/{item_ref:str}")
+async def read(registries: Given[Registries], grant: Given[KeyGrant], item_id: Given[str]) -> RegistryDto:
     """getRegistry"""
-    return registry_dto(await registries.get(grant.organization_id, unquote(registry_id)))
+    return registry_dto(await registries.get(grant.organization_id, item_id))
 
 
-@patch("/{registry_id:str}", guards=WRITE)
+@patch("/{item_ref:str}", guards=WRITE)
 async def change(
-    request: AnyRequest, registries: Given[Registries], grant: Given[KeyGrant], registry_id: FromPath[str]
+    request: AnyRequest, registries: Given[Registries], grant: Given[KeyGrant], item_id: Given[str]
 ) -> RegistryDto:
     """updateRegistry"""
     wanted = read_registry_changes(parse_json(await request.body()))
-    return registry_dto(await registries.change(grant.organization_id, unquote(registry_id), wanted))
+    return registry_dto(await registries.change(grant.organization_id, item_id, wanted))
 
 
-@delete("/{registry_id:str}", status_code=204, guards=DELETE)
-async def remove(registries: Given[Registries], grant: Given[KeyGrant], registry_id: FromPath[str]) -> None:
+@delete("/{item_ref:str}", status_code=204, guards=DELETE)
+async def remove(registries: Given[Registries], grant: Given[KeyGrant], item_id: Given[str]) -> None:
     """deleteRegistry"""
-    await registries.delete(grant.organization_id, unquote(registry_id))
+    await registries.delete(grant.organization_id, item_id)
 
 
 ROUTER = Router(

@@ -13,17 +13,11 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.queries import Query
-from sandyard_api.sandboxes import lifecycle_routes, network_routes
+from sandyard_api.sandboxes import interval_routes, lifecycle_routes, network_routes
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing
 from sandyard_api.sandboxes.presenting import Full, Presenter
-from sandyard_api.sandboxes.requests import (
-    AUTO_DELETE_OFF,
-    MAX_AUTO_ARCHIVE_MINUTES,
-    archive_minutes,
-    check_interval,
-    read_create,
-)
+from sandyard_api.sandboxes.requests import read_create
 from sandyard_api.sandboxes.schemas import (
     CursorPage,
     Labels,
@@ -31,7 +25,7 @@ from sandyard_api.sandboxes.schemas import (
     Url,
 )
 from sandyard_api.sandboxes.service import Sandboxes
-from sandyard_api.validation import MAX_INTEGER, Fields, parse_json
+from sandyard_api.validation import Fields, parse_json
 from sandyard_api.warm_pools.claiming import WarmCreates
 from sandyard_daemon.wire.versions import Caller
 
@@ -156,78 +150,6 @@ async def set_public(
     return present.full(row)
 
 
-@post("/{sandbox_ref:str}/autostop/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_stop(
-    sandboxes: Given[Sandboxes],
-    grant: Given[KeyGrant],
-    present: Given[Presenter],
-    key: Given[str],
-    minutes: FromPath[str],
-) -> Full:
-    """setAutostopInterval"""
-    wanted = _whole(minutes)
-    check_interval("Auto-stop", wanted)
-    return present.full(await sandboxes.set_auto_stop(grant.organization_id, key, wanted))
-
-
-@post("/{sandbox_ref:str}/autopause/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_pause(
-    sandboxes: Given[Sandboxes],
-    grant: Given[KeyGrant],
-    present: Given[Presenter],
-    key: Given[str],
-    minutes: FromPath[str],
-) -> Full:
-    """setAutoPauseInterval"""
-    wanted = _whole(minutes)
-    check_interval("Auto-pause", wanted)
-    return present.full(await sandboxes.set_auto_pause(grant.organization_id, key, wanted))
-
-
-@post("/{sandbox_ref:str}/autoarchive/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_archive(
-    sandboxes: Given[Sandboxes],
-    grant: Given[KeyGrant],
-    present: Given[Presenter],
-    key: Given[str],
-    minutes: FromPath[str],
-) -> Full:
-    """setAutoArchiveInterval"""
-    wanted = _whole(minutes)
-    check_interval("Auto-archive", wanted)
-    stored = archive_minutes(min(wanted, MAX_AUTO_ARCHIVE_MINUTES))
-    row = await sandboxes.change(grant.organization_id, key, auto_archive_minutes=stored)
-    return present.full(row)
-
-
-@post("/{sandbox_ref:str}/autodelete/{minutes:str}", status_code=200, guards=WRITE)
-async def set_auto_delete(
-    sandboxes: Given[Sandboxes],
-    grant: Given[KeyGrant],
-    present: Given[Presenter],
-    key: Given[str],
-    minutes: FromPath[str],
-) -> Full:
-    """setAutoDeleteInterval"""
-    stored = max(_whole(minutes), AUTO_DELETE_OFF)
-    row = await sandboxes.change(grant.organization_id, key, auto_delete_minutes=stored)
-    return present.full(row)
-
-
-@post("/{sandbox_ref:str}/ttl/{minutes:str}", status_code=200, guards=WRITE)
-async def set_ttl(
-    sandboxes: Given[Sandboxes],
-    grant: Given[KeyGrant],
-    present: Given[Presenter],
-    key: Given[str],
-    minutes: FromPath[str],
-) -> Full:
-    """setTtl"""
-    wanted = _whole(minutes)
-    check_interval("TTL", wanted)
-    return present.full(await sandboxes.set_ttl(grant.organization_id, key, wanted))
-
-
 @post("/{sandbox_ref:str}/last-activity", status_code=201)
 async def note_activity(sandboxes: Given[Sandboxes], grant: Given[KeyGrant], key: Given[str]) -> ASGIResponse:
     """updateLastActivity"""
@@ -277,17 +199,6 @@ def provide_presenter(request: AnyRequest) -> Presenter:
     return Presenter(provide_origin(request).toolbox_url, Caller.of(request.headers.get))
 
 
-def _whole(text: str) -> int:
-    """A number of minutes in a path. Raises `BadRequest`."""
-    try:
-        number = int(text) if len(text) <= 11 else MAX_INTEGER + 1
-    except ValueError as error:
-        raise BadRequest("Validation failed (numeric string is expected)") from error
-    if abs(number) > MAX_INTEGER:
-        raise BadRequest(f"an interval must not be greater than {MAX_INTEGER}")
-    return number
-
-
 ROUTER = Router(
     path="/api/sandbox",
     dependencies={"present": Provide(provide_presenter, sync_to_thread=False)},
@@ -303,11 +214,7 @@ ROUTER = Router(
         *network_routes.HANDLERS,
         replace_labels,
         set_public,
-        set_auto_stop,
-        set_auto_pause,
-        set_auto_archive,
-        set_auto_delete,
-        set_ttl,
+        *interval_routes.HANDLERS,
         note_activity,
         toolbox_proxy_url,
         build_logs_url,

@@ -1,10 +1,7 @@
 """The secret operations of the public API."""
 
-from urllib.parse import unquote
-
 from litestar import Router, delete, get, patch, post
 from litestar.di import NamedDependency as Given
-from litestar.params import FromPath
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.jobs.wire import KeyGrant
@@ -38,25 +35,25 @@ async def list_paginated(request: AnyRequest, secrets: Given[Secrets], grant: Gi
     return page_of(await secrets.list(grant.organization_id), Query(request.scope["query_string"]))
 
 
-@get("/{secret_id:str}")
-async def read(secrets: Given[Secrets], grant: Given[KeyGrant], secret_id: FromPath[str]) -> SecretDto:
+@get("/{item_ref:str}")
+async def read(secrets: Given[Secrets], grant: Given[KeyGrant], item_id: Given[str]) -> SecretDto:
     """getSecret"""
-    return secret_dto(await secrets.get(grant.organization_id, unquote(secret_id)))
+    return secret_dto(await secrets.get(grant.organization_id, item_id))
 
 
-@patch("/{secret_id:str}", guards=MANAGE)
+@patch("/{item_ref:str}", guards=MANAGE)
 async def change(
-    request: AnyRequest, secrets: Given[Secrets], grant: Given[KeyGrant], secret_id: FromPath[str]
+    request: AnyRequest, secrets: Given[Secrets], grant: Given[KeyGrant], item_id: Given[str]
 ) -> SecretDto:
     """updateSecret"""
     wanted = read_secret_changes(parse_json(await request.body()))
-    return secret_dto(await secrets.change(grant.organization_id, unquote(secret_id), wanted))
+    return secret_dto(await secrets.change(grant.organization_id, item_id, wanted))
 
 
-@delete("/{secret_id:str}", status_code=204, guards=MANAGE)
-async def remove(secrets: Given[Secrets], grant: Given[KeyGrant], secret_id: FromPath[str]) -> None:
+@delete("/{item_ref:str}", status_code=204, guards=MANAGE)
+async def remove(secrets: Given[Secrets], grant: Given[KeyGrant], item_id: Given[str]) -> None:
     """deleteSecret"""
-    await secrets.delete(grant.organization_id, unquote(secret_id))
+    await secrets.delete(grant.organization_id, item_id)
 
 
 ROUTER = Router(path="/api/secret", route_handlers=[create, list_secrets, list_paginated, read, change, remove])

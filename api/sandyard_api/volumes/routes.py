@@ -1,10 +1,7 @@
 """The volume operations of the public API."""
 
-from urllib.parse import unquote
-
 from litestar import Router, delete, get, post
 from litestar.di import NamedDependency as Given
-from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
 
 from sandyard_api.access import AnyRequest, may
@@ -34,22 +31,22 @@ async def create(request: AnyRequest, volumes: Given[Volumes], grant: Given[KeyG
     return volume_dto(await volumes.create(grant.organization_id, name))
 
 
-@get("/{volume_id:str}", guards=READ)
-async def read(volumes: Given[Volumes], grant: Given[KeyGrant], volume_id: FromPath[str]) -> VolumeDto:
+@get("/{item_ref:str}", guards=READ)
+async def read(volumes: Given[Volumes], grant: Given[KeyGrant], item_id: Given[str]) -> VolumeDto:
     """getVolume"""
-    return volume_dto(await volumes.get(grant.organization_id, unquote(volume_id)))
+    return volume_dto(await volumes.get(grant.organization_id, item_id))
 
 
-@get("/by-name/{volume_name:str}", guards=READ)
-async def read_by_name(volumes: Given[Volumes], grant: Given[KeyGrant], volume_name: FromPath[str]) -> VolumeDto:
+@get("/by-name/{item_ref:str}", guards=READ)
+async def read_by_name(volumes: Given[Volumes], grant: Given[KeyGrant], item_id: Given[str]) -> VolumeDto:
     """getVolumeByName"""
-    return volume_dto(await volumes.get_by_name(grant.organization_id, unquote(volume_name)))
+    return volume_dto(await volumes.get_by_name(grant.organization_id, item_id))
 
 
-@delete("/{volume_id:str}", status_code=200, guards=DELETE)
-async def remove(volumes: Given[Volumes], grant: Given[KeyGrant], volume_id: FromPath[str]) -> ASGIResponse:
+@delete("/{item_ref:str}", status_code=200, guards=DELETE)
+async def remove(volumes: Given[Volumes], grant: Given[KeyGrant], item_id: Given[str]) -> ASGIResponse:
     """deleteVolume"""
-    await volumes.delete(grant.organization_id, unquote(volume_id))
+    await volumes.delete(grant.organization_id, item_id)
     return ASGIResponse(status_code=200)
 
 

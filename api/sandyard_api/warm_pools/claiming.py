@@ -7,7 +7,6 @@ that dies in between leaves one that the keeper removes.
 
 import re
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -22,6 +21,7 @@ from sandyard.virtual_clock import machine_of
 from sandyard_api.database import Database
 from sandyard_api.errors import ApiError, Conflict
 from sandyard_api.quotas.service import Quotas
+from sandyard_api.runners.asking import RunnerUnreachable
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
@@ -35,7 +35,6 @@ from sandyard_api.snapshots.service import Snapshots
 from sandyard_api.warm_pools.keeping import WarmKeeper
 from sandyard_api.warm_pools.models import NOBODY, WarmPool
 from sandyard_api.warm_pools.service import WAITING
-from sandyard_runner.client import HttpRunner, RunnerUnreachable
 
 ATTEMPTS = 3
 """How many that do not answer are met before one is made anew."""
@@ -49,27 +48,6 @@ class Environments(Protocol):
 
     async def change(self, runner_url: str, sandbox_id: str, variables: Mapping[str, str]) -> None:
         """Set them for all processes to come. Raises `RunnerUnreachable` when the daemon does not take them."""
-
-
-class RunnerEnvironments:
-    """`Environments` by the API of each runner. Close it after use."""
-
-    def __init__(self, internal_token: str) -> None:
-        self._token = internal_token
-        self._runners: dict[str, HttpRunner] = {}
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> "RunnerEnvironments":
-        return self
-
-    async def __aexit__(self, *_details: object) -> None:
-        await self._stack.aclose()
-
-    async def change(self, runner_url: str, sandbox_id: str, variables: Mapping[str, str]) -> None:
-        if (runner := self._runners.get(runner_url)) is None:
-            runner = self._runners[runner_url] = HttpRunner(runner_url, self._token)
-            self._stack.push_async_callback(runner.close)
-        await runner.change_environment(sandbox_id, variables)
 
 
 class WarmCreates:

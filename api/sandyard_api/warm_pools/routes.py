@@ -1,10 +1,7 @@
 """The warm pool operations of the public API."""
 
-from urllib.parse import unquote
-
 from litestar import Router, delete, get, patch, post
 from litestar.di import NamedDependency as Given
-from litestar.params import FromPath
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.jobs.wire import KeyGrant
@@ -33,19 +30,19 @@ async def list_pools(warm_pools: Given[WarmPools], grant: Given[KeyGrant]) -> li
     return [pool_dto(row, ready) for row, ready in await warm_pools.all(grant.organization_id)]
 
 
-@patch("/{pool_id:str}", guards=WRITE)
+@patch("/{item_ref:str}", guards=WRITE)
 async def resize(
-    request: AnyRequest, warm_pools: Given[WarmPools], grant: Given[KeyGrant], pool_id: FromPath[str]
+    request: AnyRequest, warm_pools: Given[WarmPools], grant: Given[KeyGrant], item_id: Given[str]
 ) -> WarmPoolDto:
     """updateWarmPool"""
     size = read_size(parse_json(await request.body()))
-    return pool_dto(*await warm_pools.resize(grant.organization_id, unquote(pool_id), size))
+    return pool_dto(*await warm_pools.resize(grant.organization_id, item_id, size))
 
 
-@delete("/{pool_id:str}", status_code=204, guards=DELETE)
-async def remove(warm_pools: Given[WarmPools], grant: Given[KeyGrant], pool_id: FromPath[str]) -> None:
+@delete("/{item_ref:str}", status_code=204, guards=DELETE)
+async def remove(warm_pools: Given[WarmPools], grant: Given[KeyGrant], item_id: Given[str]) -> None:
     """deleteWarmPool"""
-    await warm_pools.delete(grant.organization_id, unquote(pool_id))
+    await warm_pools.delete(grant.organization_id, item_id)
 
 
 ROUTER = Router(path="/api/warm-pools", route_handlers=[create, list_pools, resize, remove])

@@ -105,7 +105,7 @@ def coverage(records: Iterable[Record], known: Mapping[str, bool]) -> dict[str, 
 def _code(record: Record) -> str:
     try:
         return f"{record.status} {json.loads(bytes(record.response_body))['code']}"
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, RecursionError, KeyError, TypeError):
         return str(record.status or "no answer")
 
 

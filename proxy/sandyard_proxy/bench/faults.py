@@ -255,7 +255,7 @@ def _of_new(facts: Facts, body: bytes) -> Facts:
     """What the body of a create says; one that cannot be read says nothing."""
     try:
         asked = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return facts
     if not isinstance(asked, dict):
         return facts

@@ -258,6 +258,6 @@ async def _body(receive: Receive) -> bytes:
 def _json(body: bytes) -> dict[str, Any]:
     try:
         value = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadRequest(f"the body is no JSON: {error}") from error
     return value if isinstance(value, dict) else {}

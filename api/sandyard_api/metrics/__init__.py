@@ -1,0 +1,1 @@
+"""What sandboxes used over time, as the SDKs ask for it."""

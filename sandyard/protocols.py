@@ -1,0 +1,141 @@
+"""The protocols that `sandyard.serving` speaks: uvicorn's, with bounds, and with errors that clients can read."""
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
+
+from sandyard.scopes import HANG_UP
+
+MAX_URL_BYTES = 65_535
+"""What the parser can count."""
+MAX_HEAD_BYTES = 1 << 18
+"""Request line and headers, and likewise trailers: terminals send subprotocol headers of 70 KB."""
+LINGER_SECONDS = 1.0
+CODES = {
+    HTTPStatus.BAD_REQUEST: "BAD_REQUEST",
+    HTTPStatus.REQUEST_TIMEOUT: "REQUEST_TIMEOUT",
+    HTTPStatus.REQUEST_URI_TOO_LONG: "URI_TOO_LONG",
+    HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "REQUEST_HEADER_FIELDS_TOO_LARGE",
+}
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection. What no application sees, because it is no request, is answered here as JSON, too."""
+
+    head_seconds = 60.0
+    """How long a client may take for the head of a request; afterwards the connection is somebody else's."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._fruitless_bytes = 0
+        """Read since something came of it: the parser keeps what is unfinished, without an end."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_head_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._is_refused:
+            return
+        self._fruitless_bytes += len(data)
+        super().data_received(data)
+        if self._fruitless_bytes > MAX_HEAD_BYTES:
+            self._refuse(
+                HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+                f"The head of the request is longer than {MAX_HEAD_BYTES} bytes",
+            )
+
+    def on_message_begin(self) -> None:
+        self._await_head()
+        super().on_message_begin()
+        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]  # our own key in the scope
+
+    def on_headers_complete(self) -> None:
+        self._fruitless_bytes = 0
+        self._cancel_head_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._fruitless_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._fruitless_bytes = 0
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if len(self.url) > MAX_URL_BYTES:
+            self._refuse(HTTPStatus.REQUEST_URI_TOO_LONG, f"The URL is longer than {MAX_URL_BYTES} bytes")
+        else:
+            self._refuse(HTTPStatus.BAD_REQUEST, msg)
+
+    def _await_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_seconds, self._head_did_not_come)
+
+    def _cancel_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_did_not_come(self) -> None:
+        self._head_timer = None
+        self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"No whole request within {self.head_seconds:g} s")
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        """Answer, unless another answer has begun, and close.
+
+        Not at once: closed with bytes unread, a connection is reset, and the answer is lost to whoever still sends.
+        """
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        under_way = self.cycle is not None and not self.cycle.response_complete
+        if not (under_way and self.cycle.response_started):
+            self.transport.write(refusal(status, message))
+        if under_way:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+
+class WebSocketProtocol(WSProtocol):
+    """One WebSocket, which an application can hang up on."""
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]  # our own key in the scope
+
+
+def refusal(status: HTTPStatus, message: str) -> bytes:
+    """A whole HTTP answer with the protocol's error body. Path and method are not known, or not to be believed."""
+    body = json.dumps(
+        {
+            "statusCode": status.value,
+            "message": message,
+            "code": CODES[status],
+            "source": "DAYTONA_API",
+            "error": status.phrase,
+            "path": "",
+            "method": "",
+            "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
+        }
+    ).encode()
+    head = (
+        f"HTTP/1.1 {status.value} {status.phrase}\r\ncontent-type: application/json\r\n"
+        f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+    )
+    return head.encode("ascii") + body
