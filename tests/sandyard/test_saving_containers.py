@@ -86,7 +86,7 @@ def test_one_that_runs_is_held_still_and_goes_on_and_is_stopped_where_it_is_load
     try:
         instance = _begin(old)
         toolbox = Toolbox.create(instance, body={"name": "kept"})
-        writer = "n=0; while true; do n=$((n+1)); echo $n > a; echo $n > b; done"
+        writer = "n=0; while true; do n=$((n+1)); echo $n >> a; echo $n >> b; done"
         toolbox.session("s")
         toolbox.run("s", f"({writer}) &")
         os.kill(instance.process.pid, signal.SIGKILL)
@@ -98,8 +98,8 @@ def test_one_that_runs_is_held_still_and_goes_on_and_is_stopped_where_it_is_load
         again = Toolbox(instance, toolbox.sandbox, {"Authorization": f"Bearer {instance.api_key}"})
         assert again.api("GET", "/sandbox/kept").json()["state"] == "started"
         again = Toolbox(instance, again.api("GET", "/sandbox/kept").json(), again.headers)
-        first = _execute(again, "cat a; sleep 0.3")
-        assert _execute(again, "cat a") != first, "it was let run on"
+        first = _execute(again, "tail -n 1 a; sleep 0.3")
+        assert _execute(again, "tail -n 1 a") != first, "it was let run on"
         instance.stop()
         _down(old)
 
@@ -107,7 +107,7 @@ def test_one_that_runs_is_held_still_and_goes_on_and_is_stopped_where_it_is_load
         instance = _begin(new)
         moved = Toolbox(instance, toolbox.sandbox, {"Authorization": f"Bearer {instance.api_key}"})
         _await_state(moved, "stopped")
-        values = _execute(_started(instance, toolbox, "kept"), "cat a b").split()
+        values = _execute(_started(instance, toolbox, "kept"), "tail -q -n 1 a b").split()
         assert 0 <= int(values[0]) - int(values[1]) <= 1
         instance.stop()
     finally:
