@@ -61,16 +61,22 @@ async def with_files(database: Database) -> set[str]:
 
 def specs(source: Path, images: Mapping[str, str]) -> list[SandboxSpec]:
     """What runners have to know of those sandboxes, each with its image: `{sandbox id: image}`. Blocks."""
-    found = []
+    found, owners = [], set()
     with source.open(encoding="utf-8") as file:
         for line in file:
             name, values = json.loads(line)
+            if name == Sandbox.__tablename__:
+                owners.add(values["linked_sandbox_id"])
             if name == Sandbox.__tablename__ and values["id"] in images:
                 table = METADATA.tables[name]
                 # Its sealed columns are open in the file; the door's secret is new at every start.
                 row = Sandbox(**{column: _in(table, column, value, None) for column, value in values.items()})
-                found.append(replace(spec_of(row, door_secret=""), image=images[row.id]))
-    return found
+                found.append((row, replace(spec_of(row, door_secret=""), image=images[row.id])))
+    return [
+        # Whose network of linked sandboxes it is in: its owner's, or its own where others are in it.
+        replace(spec, link=row.linked_sandbox_id or (row.id if row.id in owners else None))
+        for row, spec in found
+    ]
 
 
 async def read(database: Database, source: Path, seal: Seal, *, images: Mapping[str, str]) -> None:
