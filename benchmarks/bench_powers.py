@@ -2,7 +2,6 @@
 
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ MILLISECONDS = 1000.0
 REQUESTS = 200
 MONTH_SECONDS = 30 * 86400
 START_SECONDS = 60.0
+TESTS = 101
 
 
 def measure(bench: Bench) -> Iterator[Row]:
@@ -36,8 +36,41 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 def _server(bench: Bench) -> Iterator[Row]:
     _start_server(bench)  # compiles and builds what is kept
-    seconds = statistics.median(_start_server(bench) for _ in range(bench.rounds(7)))
-    yield Figure("test server until ready, new data directory", seconds, "s", target=at_most(1))
+    seconds, imports = interleaved(bench.rounds(7), lambda: _start_server(bench), _import)
+    yield Figure(
+        "test server until ready, new data directory", seconds, "s", imports, "importing its modules alone", at_most(1)
+    )
+    plugin, plain = interleaved(bench.rounds(5), lambda: _test(bench, "sandyard"), lambda: _test(bench, ""))
+    yield Figure("a test with the plugin's `sandyard`", plugin, "ms", plain, "an empty test", note=f"of {TESTS}")
+
+
+def _import() -> float:
+    begun = time.perf_counter()
+    code = "import sandyard.testing.serving"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=START_SECONDS, env=os.environ | WITH_BYTECODE)
+    return time.perf_counter() - begun
+
+
+def _test(bench: Bench, argument: str) -> float:
+    """Milliseconds from one test with that argument to the next, in a run of pytest."""
+    folder = bench.new_folder()
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    (folder / "test_it.py").write_text(
+        "import pathlib, time\nbegun = []\n"
+        + "".join(f"def test_{number}({argument}): begun.append(time.perf_counter())\n" for number in range(TESTS))
+        + "def test_end(): pathlib.Path('took').write_text(str(begun[-1] - begun[0]))\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--sandyard-isolation", "none"]
+    subprocess.run(
+        [*command, "--sandyard-runtime", "local"],
+        check=True,
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=START_SECONDS * 5,
+        env=os.environ | WITH_BYTECODE,
+    )
+    return float((folder / "took").read_text()) / (TESTS - 1) * MILLISECONDS
 
 
 def _start_server(bench: Bench) -> float:

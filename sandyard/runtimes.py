@@ -20,6 +20,7 @@ from sandyard_runner.wire import Enforcement
 
 if TYPE_CHECKING:
     from sandyard_runner.runtime.docker import DockerOptions
+    from sandyard_runner.runtime.docker.moving import Moving
 
 Say = Callable[[str], None]
 """Takes one line for the person who started us."""
@@ -110,16 +111,21 @@ async def remove_everything(settings: Settings) -> list[str]:
     return lines
 
 
-async def holds_containers(settings: Settings) -> bool:
-    """Whether the engine holds sandboxes of this data directory."""
-    if not (settings.data_dir / "installation").exists():
-        return False
+@asynccontextmanager
+async def open_containers(settings: Settings) -> "AsyncIterator[Moving | None]":
+    """What the engine holds of this data directory, to be saved and loaded; `None` where no engine answers."""
     from sandyard_runner.runtime.docker import engine_answers, open_docker_runtime
 
     if await asyncio.to_thread(engine_answers) is not None:
-        return False
+        yield None
+        return
     async with open_docker_runtime(docker_options(settings)) as containers:
-        return bool(await containers.present())
+        yield containers.moving
+
+
+def has_used_an_engine(settings: Settings) -> bool:
+    """Whether this data directory was ever used with an engine."""
+    return (settings.data_dir / "installation").exists()
 
 
 def _holds_local_sandboxes(data_dir: Path) -> bool:

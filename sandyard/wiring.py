@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from sandyard.authority import authority_of, issue_certificate
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
+from sandyard.collector import uncollected
 from sandyard.host_keys import check_host_key, new_host_key
 from sandyard.ids import IdSource, RandomIds, SeededIds
 from sandyard.keeping import keep_secret
@@ -101,6 +102,8 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
     # What no user sees goes by the machine's own time, also while that of the API stands still.
     clock = SystemClock()
     async with AsyncExitStack() as stack:
+        starting = stack.enter_context(ExitStack())
+        starting.enter_context(uncollected())
         public = listen_tcp(settings.host, settings.port)
         stack.callback(public.close)
         port = public.getsockname()[1]
@@ -159,6 +162,7 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
         await stack.enter_async_context(serve(proxy, public))
         if secure is not None:
             await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
+        starting.close()
         yield Embedded(_origin(settings, port), secrets.api_key, runtime, ssh_note)
 
 

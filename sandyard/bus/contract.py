@@ -1,6 +1,6 @@
 """What every bus offers. The conformance suite is `tests/conformance/test_bus.py`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,6 +46,18 @@ class Bus(Protocol):
         Reconnects by itself when the bus went away; what was published meanwhile is lost. Raises `BusError` when it
         cannot be opened at all.
         """
+
+    async def count(self, key: str, name: str) -> int:
+        """One more of `name` under `key`, over all who share the bus: each of 1, 2, 3 ... is given once.
+
+        A key that nobody counts under for a day may be forgotten. Raises `BusError`.
+        """
+
+    async def counted(self, key: str) -> Mapping[str, int]:
+        """`{name: how many there were}` under `key`. Raises `BusError`."""
+
+    async def forget(self, *keys: str) -> None:
+        """Forget what was counted under these keys. Raises `BusError`."""
 
     async def ping(self) -> None:
         """Return when the bus answers. Raises `BusError`."""

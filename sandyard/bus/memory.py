@@ -1,7 +1,8 @@
 """The bus of one process: publishing puts a message into the queue of each subscriber."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from sandyard.bus.contract import Message, Subscription
@@ -15,6 +16,7 @@ class MemoryBus:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self._queues: dict[str, list[MessageQueue]] = {}
+        self._counted: dict[str, Counter[str]] = {}
 
     async def publish(self, channel: str, payload: bytes) -> None:
         queues = self._queues.get(channel)
@@ -42,6 +44,18 @@ class MemoryBus:
         queues.remove(queue)
         if not queues:
             del self._queues[channel]
+
+    async def count(self, key: str, name: str) -> int:
+        counts = self._counted.setdefault(key, Counter())
+        counts[name] += 1
+        return counts[name]
+
+    async def counted(self, key: str) -> Mapping[str, int]:
+        return dict(self._counted.get(key, {}))
+
+    async def forget(self, *keys: str) -> None:
+        for key in keys:
+            self._counted.pop(key, None)
 
     async def ping(self) -> None:
         return

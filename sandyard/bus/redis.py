@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,6 +24,9 @@ DEADLINE_SECONDS = 5.0
 HEARTBEAT_SECONDS = 10.0
 FIRST_PAUSE_SECONDS = 0.05
 LONGEST_PAUSE_SECONDS = 1.0
+COUNTS = "sandyard:counts:"
+"""Begins the key of each hash of counts."""
+COUNTED_SECONDS = 86400
 
 
 @dataclass(slots=True)
@@ -80,13 +83,28 @@ class RedisBus:
     async def publish(self, channel: str, payload: bytes) -> None:
         await self._command(self._client.publish(channel, payload))
 
+    async def count(self, key: str, name: str) -> int:
+        async with self._client.pipeline(transaction=True) as commands:
+            commands.hincrby(COUNTS + key, name, 1)
+            commands.expire(COUNTS + key, COUNTED_SECONDS)
+            number, _ = await self._command(commands.execute())
+        return int(number)
+
+    async def counted(self, key: str) -> Mapping[str, int]:
+        found = await self._command(self._client.hgetall(COUNTS + key))
+        return {name.decode(): int(number) for name, number in found.items()}
+
+    async def forget(self, *keys: str) -> None:
+        if keys:
+            await self._command(self._client.delete(*(COUNTS + key for key in keys)))
+
     async def ping(self) -> None:
         await self._command(self._client.ping())
 
-    async def _command(self, command: Any) -> None:
+    async def _command(self, command: Any) -> Any:
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
-                await command
+                return await command
         except (RedisError, OSError, TimeoutError) as error:
             raise BusError(f"redis does not answer: {error}") from error
 

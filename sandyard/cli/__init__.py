@@ -5,6 +5,7 @@ from importlib import import_module
 import click
 
 from sandyard import __version__
+from sandyard.collector import importing
 
 COMMANDS = {
     "up": "sandyard.cli.up",
@@ -41,7 +42,8 @@ class _Lazy(click.Group):
         module = COMMANDS.get(cmd_name)
         if module is None:
             return None
-        command: click.Command = getattr(import_module(module), cmd_name)
+        with importing():
+            command: click.Command = getattr(import_module(module), cmd_name)
         return command
 
 

@@ -7,9 +7,11 @@ import click
 
 from sandyard.cli.lifetime import run
 from sandyard.cli.options import settings_of, settings_options
-from sandyard.cli.save import places
+from sandyard.cli.save import open_place, told
 from sandyard.keeping import hold
+from sandyard.saving.archive import Manifest, has_containers
 from sandyard.saving.archive import load as load_from
+from sandyard.settings import Settings
 
 
 @click.command()
@@ -20,6 +22,10 @@ def load(file: Path, **options: Any) -> None:
     settings = settings_of(**options)
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     with hold(settings.data_dir):
-        manifest = run(load_from(file, **places(settings)), log_level=settings.log_level)
-    rows = sum(manifest.rows.values())
-    click.echo(f"loaded {rows} rows and the files of {len(manifest.sandboxes)} sandboxes, saved {manifest.saved_at}")
+        manifest = run(_load(settings, file), log_level=settings.log_level)
+    click.echo(f"loaded {told(manifest)}, saved {manifest.saved_at}")
+
+
+async def _load(settings: Settings, file: Path) -> Manifest:
+    async with open_place(settings, containers=has_containers(file)) as place:
+        return await load_from(file, place)

@@ -37,14 +37,6 @@ class Hello(Message, frozen=True, tag="hello"):
     """Somebody new asks for the rules."""
 
 
-class Fired(Message, frozen=True, tag="fired"):
-    """A runner saw a rule's conditions met, and may have applied it."""
-
-    id: str
-    seen: int
-    fired: int
-
-
 class Strike(Message, frozen=True, tag="strike"):
     """A runner that has this sandbox shall let it end."""
 
@@ -60,7 +52,7 @@ class Struck(Message, frozen=True, tag="struck"):
     problem: str | None = None
 
 
-AnyMessage = Add | Remove | Hello | Fired | Strike | Struck
+AnyMessage = Add | Remove | Hello | Strike | Struck
 
 
 def encode(message: AnyMessage) -> bytes:

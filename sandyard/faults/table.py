@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sandyard.bus import Bus
 from sandyard.faults.rules import ON_RUNNER, Rule
 
 MAX_RULES = 1000
+SEEN, THROWN, FIRED = "seen", "thrown", "fired"
+"""What is counted of a rule: requests that it met, throws of its dice, and how often it was to fire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Entry:
     fired: int = 0
     path: re.Pattern[str] | None = None
     dice: random.Random | None = None
+    throws: int = 0
+    """How often the dice were thrown."""
 
     def matches(self, facts: Facts) -> bool:
         """Whether every condition holds."""
@@ -50,15 +55,40 @@ class Entry:
             and not (rule.action.needs_sandbox and facts.sandbox_id is None)
         )
 
-    def counts(self) -> bool:
-        """Count one request that matches; whether the rule fires on it."""
-        self.seen += 1
+    async def counts(self, bus: Bus) -> bool:
+        """Count one request that matches, together with all who have the rule; whether it fires on this one.
+
+        Raises `BusError`.
+        """
+        self.seen = await bus.count(self.key, SEEN)
         if self.seen < self.rule.nth or (self.rule.count and self.fired >= self.rule.count):
             return False
-        if self.dice is not None and self.dice.random() >= (self.rule.chance or 0):
+        if self.rule.seed is not None and self._thrown(await bus.count(self.key, THROWN)) >= (self.rule.chance or 0):
             return False
-        self.fired += 1
-        return True
+        fired = await bus.count(self.key, FIRED)
+        self.fired = min(fired, self.rule.count) if self.rule.count else fired
+        return fired == self.fired
+
+    async def refresh(self, bus: Bus) -> None:
+        """Know what the others have counted. Raises `BusError`."""
+        counted = await bus.counted(self.key)
+        self.seen, fired = counted.get(SEEN, 0), counted.get(FIRED, 0)
+        self.fired = min(fired, self.rule.count) if self.rule.count else fired
+
+    @property
+    def key(self) -> str:
+        """Under what it is counted."""
+        return f"faults:{self.id}"
+
+    def _thrown(self, number: int) -> float:
+        """What the dice show at that throw, the first of which is 1: the same for everybody with this seed."""
+        if self.dice is None or number <= self.throws:
+            self.dice, self.throws = random.Random(self.rule.seed), 0  # noqa: S311  repeatable on purpose
+        while self.throws < number - 1:
+            self.dice.random()
+            self.throws += 1
+        self.throws += 1
+        return self.dice.random()
 
 
 class FaultTable:
@@ -76,8 +106,7 @@ class FaultTable:
     def add(self, entry_id: str, organization_id: str, rule: Rule) -> Entry:
         """Put a rule in force."""
         pattern = None if rule.path is None else re.compile(fnmatch.translate(rule.path))
-        dice = None if rule.seed is None else random.Random(rule.seed)  # noqa: S311  repeatable on purpose
-        entry = Entry(entry_id, organization_id, rule, path=pattern, dice=dice)
+        entry = Entry(entry_id, organization_id, rule, path=pattern)
         self._entries[entry_id] = entry
         return entry
 
@@ -97,16 +126,16 @@ class FaultTable:
         """Whether any rule is of that organization."""
         return any(entry.organization_id == organization_id for entry in self._entries.values())
 
-    def strike(self, facts: Facts, *, on_runner: bool = False) -> Entry | None:
-        """Count a request in every rule that it meets; the first that fires, or `None`."""
+    async def strike(self, facts: Facts, bus: Bus, *, on_runner: bool = False) -> Entry | None:
+        """Count a request in every rule that it meets; the first that fires, or `None`. Raises `BusError`."""
         firing: Entry | None = None
         for entry in sorted(self._entries.values(), key=_is_quirk):
             if isinstance(entry.rule.action, ON_RUNNER) is not on_runner or not entry.matches(facts):
                 continue
             if firing is None:
-                firing = entry if entry.counts() else None
+                firing = entry if await entry.counts(bus) else None
             else:
-                entry.seen += 1
+                entry.seen = await bus.count(entry.key, SEEN)
         return firing
 
 

@@ -1,4 +1,4 @@
-"""Why a file cannot be loaded."""
+"""Why something cannot be saved, or a file cannot be loaded."""
 
 
 class BadArchive(RuntimeError):
@@ -7,3 +7,7 @@ class BadArchive(RuntimeError):
 
 class UnsafeMember(BadArchive):
     """A member of the archive would be written outside its sandbox."""
+
+
+class Unreadable(RuntimeError):
+    """Something cannot be saved; the message says what and why."""

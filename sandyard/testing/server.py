@@ -4,20 +4,9 @@
 """
 
 import argparse
-import asyncio
-import json
-import os
-from contextlib import suppress
 from pathlib import Path
 
-from sandyard.cli.lifetime import run, told_to_end
-from sandyard.keeping import hold
-from sandyard.settings import Settings, read_settings
-from sandyard.testing import READY
-from sandyard.wiring import open_embedded
-from sandyard_runner.app import Leave
-
-POLL_SECONDS = 0.5
+from sandyard.collector import importing
 
 
 def main() -> None:
@@ -28,52 +17,10 @@ def main() -> None:
     for name in ("runtime", "isolation", "network"):
         parser.add_argument(f"--{name}")
     arguments = parser.parse_args()
-    settings = read_settings(
-        None,
-        port=0,
-        data_dir=arguments.folder / "data",
-        journal=True,
-        runtime=arguments.runtime,
-        isolation=arguments.isolation,
-        network=arguments.network,
-    )
-    run(_serve(settings, arguments.folder, arguments.owner_pid), log_level=settings.log_level)
-
-
-async def _serve(settings: Settings, folder: Path, owner_pid: int) -> None:
-    with hold(settings.data_dir):
-        async with told_to_end() as ending, open_embedded(settings, leave=Leave.REMOVE) as running:
-            ready = {"pid": os.getpid(), "origin": running.url, "api_key": running.api_key}
-            temporary = folder / f"{READY}.new"
-            temporary.touch(mode=0o600)
-            temporary.write_text(json.dumps(ready), encoding="utf-8")
-            temporary.replace(folder / READY)
-            watching = asyncio.create_task(_until_gone(owner_pid), name="owner")
-            told = asyncio.create_task(ending.wait(), name="ending")
-            await asyncio.wait({watching, told}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (watching, told):
-                task.cancel()
-            await asyncio.gather(watching, told, return_exceptions=True)
-
-
-async def _until_gone(pid: int) -> None:
-    """Return when that process has ended: a test run that was killed must leave nothing running."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except (AttributeError, OSError):
-        with suppress(ProcessLookupError):
-            while True:
-                os.kill(pid, 0)
-                await asyncio.sleep(POLL_SECONDS)
-        return
-    gone = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, gone.set)
-    try:
-        await gone.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
+    with importing():  # what is imported here is nearly all of the time until we are ready
+        from sandyard.testing.serving import serve
+    chosen = {name: getattr(arguments, name) for name in ("runtime", "isolation", "network")}
+    serve(arguments.folder, arguments.owner_pid, chosen)
 
 
 if __name__ == "__main__":

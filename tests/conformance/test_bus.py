@@ -75,6 +75,19 @@ async def test_nothing_published_after_entering_is_missed(open_bus: OpenBus) -> 
                 assert await subscription.next(5) == Message("again", b"%d" % number)
 
 
+async def test_each_number_of_a_count_is_given_once_whoever_counts(open_bus: OpenBus) -> None:
+    async with open_bus() as bus:
+        await bus.forget("requests")
+        assert await bus.counted("requests") == {}
+        given = await asyncio.gather(*(bus.count("requests", "seen") for _ in range(50)))
+        assert sorted(given) == list(range(1, 51))
+        assert await bus.count("requests", "fired") == 1
+        assert await bus.counted("requests") == {"seen": 50, "fired": 1}
+        await bus.forget("requests", "never-there")
+        assert await bus.count("requests", "seen") == 1
+        await bus.forget("requests")
+
+
 async def test_a_cancelled_publisher_ends(open_bus: OpenBus) -> None:
     async def publish_on(bus: Bus) -> None:
         while True:

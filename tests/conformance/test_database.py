@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -20,7 +22,7 @@ from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.models import Sandbox, StateChange
 from sandyard_api.sandboxes.states import Desired, Observed, Request
 from sandyard_api.tables import METADATA
-from sandyard_migrations.upgrade import alembic_config, downgrade, newest_revision, upgrade
+from sandyard_migrations.upgrade import alembic_config, downgrade, newest_revision, render, upgrade
 from tests import factories
 from tests.factories import NOON
 
@@ -44,6 +46,24 @@ async def test_the_migrations_build_exactly_the_models(database: Database) -> No
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_an_empty_database_is_made_in_one_piece_as_the_migrations_would_make_it(tmp_path: Path) -> None:
+    assert (files("sandyard_migrations") / "sqlite.sql").read_text() == render(), "run `make docs`"
+    async with (
+        open_database(f"sqlite:///{tmp_path}/whole") as whole,
+        open_database(f"sqlite:///{tmp_path}/steps") as steps,
+    ):
+        await upgrade(whole.engine)
+        await upgrade(steps.engine, newest_revision())
+        told = []
+        for each in (whole, steps):
+            async with each.reading() as db:
+                schema = await db.execute(text("select type, name, tbl_name, sql from sqlite_master order by 1, 2"))
+                version = await db.scalar(text("select version_num from alembic_version"))
+            told.append(([tuple(row) for row in schema], version))
+    assert told[0] == told[1]
+    assert len(told[0][0]) > 20
 
 
 async def test_the_migrations_go_down_to_nothing_and_up_again(database: Database) -> None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 SANDYARD = str(Path(sys.executable).with_name("sandyard"))
-SECONDS = 60
+SECONDS = 180
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 """Each command is a process of its own: compiling every module again for each would take most of the time."""
 

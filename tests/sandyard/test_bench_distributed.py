@@ -3,8 +3,9 @@
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from typing import TypeVar
 
 import pytest
 
@@ -12,6 +13,7 @@ from sandyard.testing.client import BenchError, Door, Yard, new_yard, remove_yar
 from tests.conformance.redis_server import RedisServer
 from tests.sandyard.command import SANDYARD, SECONDS, clean_environment
 
+Answer = TypeVar("Answer")
 KEY = "sy_key-of-the-owner"
 
 
@@ -22,11 +24,11 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
-    """An organization of a distributed Sandyard."""
+def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, Yard]]:
+    """An organization of a distributed Sandyard, by either of its two proxies."""
     folder = tmp_path_factory.mktemp("parts")
     redis = RedisServer.start_or_skip(folder)
-    api, internal, runner, proxy = (_free_port() for _ in range(4))
+    api, internal, runner, proxy, second = (_free_port() for _ in range(5))
     environment = clean_environment(
         SANDYARD_API_KEY=KEY,
         SANDYARD_INTERNAL_TOKEN="internal",
@@ -43,26 +45,60 @@ def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     )
     with ExitStack() as stack:
         stack.callback(redis.stop)
-        commands = (["api", "--port", str(api)], ["runner", "--on-exit", "remove"], ["proxy", "--port", str(proxy)])
-        for command in commands:
-            log = stack.enter_context((folder / f"{command[0]}.log").open("w"))
+        proxies = (["proxy", "--port", str(proxy)], ["proxy", "--port", str(second)])
+        for command in (["api", "--port", str(api)], ["runner", "--on-exit", "remove"], *proxies):
+            log = stack.enter_context((folder / f"{command[0]}-{command[-1]}.log").open("w"))
             part = subprocess.Popen([SANDYARD, *command], env=environment, stdout=log, stderr=log)
             stack.callback(part.wait, SECONDS)
             stack.callback(part.terminate)
         owner = Door(f"http://127.0.0.1:{proxy}", KEY)
         made = _as_soon_as_ready(owner)
-        yield made
+        other = Yard(Door(f"http://127.0.0.1:{second}", made.api_key), made.organization_id)
+        _await(lambda: other.door.ask("GET", "/api/sandbox"))
+        yield made, other
         remove_yard(owner, made)
 
 
+@pytest.fixture
+def yard(yards: tuple[Yard, Yard]) -> Yard:
+    """It by the first of them."""
+    return yards[0]
+
+
 def _as_soon_as_ready(owner: Door) -> Yard:
+    return _await(lambda: new_yard(owner))
+
+
+def _await(work: Callable[[], Answer]) -> Answer:
     deadline = time.monotonic() + SECONDS
     while True:
         try:
-            return new_yard(owner)
+            return work()
         except (BenchError, OSError):
             assert time.monotonic() < deadline
-            time.sleep(0.1)  # three processes start; there is no event that says all of them have
+            time.sleep(0.1)  # several processes start; there is no event that says all of them have
+
+
+def test_proxies_count_together(yards: tuple[Yard, Yard]) -> None:
+    one, other = yards
+    one.faults.add("status", on={"operation": "listSandboxes", "nth": 4, "count": 2}, status=503, message="busy")
+    _await(lambda: _expect(len(other.faults.all()) == 1))
+    met = []
+    for each in (one, other, one, other, one, other, one):
+        try:
+            each.door.ask("GET", "/api/sandbox")
+            met.append("")
+        except BenchError as error:
+            met.append(str(error))
+    assert met == ["", "", "", "busy", "busy", "", ""]
+    assert [(told["seen"], told["fired"]) for yard in yards for told in yard.faults.all()] == [(7, 2), (7, 2)]
+    assert one.faults.clear() == []
+    one.reset()
+
+
+def _expect(holds: bool) -> None:
+    if not holds:
+        raise BenchError("not yet")
 
 
 def test_the_clock_moves_timers_of_another_process(yard: Yard) -> None:

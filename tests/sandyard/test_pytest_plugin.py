@@ -11,10 +11,12 @@ from tests.sandyard.command import clean_environment
 from tests.sandyard.leftovers import processes_of
 
 RUN_SECONDS = 110
-EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "agent-pytest"
+REPEATED = Path(__file__).resolve().parents[2] / "scripts" / "example-runs"
 
 
-def run_pytest(folder: Path, source: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(
+    folder: Path, source: str, *arguments: str, seconds: float = RUN_SECONDS, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run `source` as a test file, with the plugin by its entry point."""
     folder.mkdir(exist_ok=True)
     (folder / "test_it.py").write_text(source)
@@ -27,7 +29,7 @@ def run_pytest(folder: Path, source: str, *arguments: str, **environment: str) -
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=RUN_SECONDS,
+        timeout=seconds,
         env=clean_environment(**{"TMPDIR": str(scratch), "PYTHONWARNINGS": "ignore"} | environment),
         check=False,
     )
@@ -194,16 +196,18 @@ def test_a_running_sandyard_is_used_with_its_owners_key(tmp_path: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.sdk
-@pytest.mark.timeout(700)
-def test_the_example_passes_with_16_workers() -> None:
+@pytest.mark.timeout(14400)
+@pytest.mark.parametrize(
+    ("runtime", "runs"), [("local", 20), pytest.param("docker", 3, marks=pytest.mark.docker)], ids=["local", "docker"]
+)
+def test_the_example_passes_again_and_again_with_16_workers(runtime: str, runs: int) -> None:
     pytest.importorskip("daytona")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "16", "-p", "no:cacheprovider", "-W", "ignore"],
-        cwd=EXAMPLE,
+        [sys.executable, REPEATED, "--runs", str(runs), "--runtime", runtime],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=14000,
         env=clean_environment(PATH=os.environ["PATH"]),
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-4000:]
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr

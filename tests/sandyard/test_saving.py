@@ -14,6 +14,7 @@ from tests.conftest import fresh_postgres_database
 from tests.contract.running import Combination, Instance, start
 from tests.contract.toolbox import Toolbox
 from tests.contract.wire_client import request
+from tests.sandyard import belongings
 from tests.sandyard.command import COMPILED, SECONDS, sandyard
 
 PLAIN = Combination("saving", "local", isolation="none")
@@ -72,7 +73,7 @@ def test_a_sandyard_on_sqlite_goes_to_postgres_with_files_and_logs(
     loaded = sandyard("load", file, "--data-dir", new / "data", "--database-url", url)
     assert loaded.returncode == 0, loaded.stderr
     again = sandyard("load", file, "--data-dir", new / "data", "--database-url", url)
-    assert "holds sandboxes already" in again.stderr
+    assert "load into an empty --data-dir" in again.stderr
 
     instance = _begin(combination, new, "--database-url", url)
     try:
@@ -87,6 +88,62 @@ def test_a_sandyard_on_sqlite_goes_to_postgres_with_files_and_logs(
         assert Toolbox.create(instance).id != toolbox.id, "new rows find their numbers"
     finally:
         instance.stop()
+
+
+@pytest.mark.root
+def test_files_of_every_kind_come_back_as_they_were_with_volumes_and_archived_sandboxes(tmp_path: Path) -> None:
+    old, new, file = tmp_path / "old", tmp_path / "new", tmp_path / "saved.tar"
+    instance = _begin(ISOLATED, old)
+    volume = Toolbox.create(instance).api("POST", "/volumes", {"name": "shared"}).json()
+    mounts = [{"volumeId": volume["id"], "mountPath": "/mnt/shared"}]
+    toolbox = Toolbox.create(instance, body={"name": "kept", "user": "root", "volumes": mounts})
+    made = belongings.make(toolbox, belongings.HOLDS_ALL)
+    _execute(toolbox, "mkdir -p /mnt/shared/work/a && echo in-volume > /mnt/shared/work/a/run.json")
+    archived = Toolbox.create(instance, body={"name": "archived"})
+    _execute(archived, "echo archived > kept-file")
+    assert archived.api("POST", "/sandbox/archived/stop").status == 200
+    assert archived.api("POST", "/sandbox/archived/archive").status == 200
+    _await_state(archived, "archived")
+    assert instance.stop() == 0
+
+    assert sandyard("save", file, "--data-dir", old / "data").returncode == 0
+    loaded = sandyard("load", file, "--data-dir", new / "data")
+    assert loaded.returncode == 0, loaded.stderr
+    (sparse,) = new.rglob("kept/sparse")
+    assert sparse.stat().st_size == belongings.SPARSE_BYTES
+    assert sparse.stat().st_blocks * 512 < 1 << 20, "its hole is a hole again"
+
+    instance = _begin(ISOLATED, new)
+    try:
+        moved = _started(instance, toolbox, "kept")
+        assert belongings.fingerprint(moved, belongings.HOLDS_ALL) == made
+        assert _execute(moved, "cat /mnt/shared/work/a/run.json") == "in-volume\n"
+        assert moved.api("GET", "/sandbox/archived").json()["state"] == "archived"
+        assert _execute(_started(instance, archived, "archived"), "cat kept-file") == "archived\n"
+    finally:
+        instance.stop()
+
+
+def _execute(toolbox: Toolbox, command: str) -> str:
+    answer = toolbox.call("POST", "/process/execute", {"command": command}).json()
+    assert answer["exitCode"] == 0, answer
+    return str(answer["result"])
+
+
+def _started(instance: Instance, before: Toolbox, name: str) -> Toolbox:
+    """The same sandbox in another Sandyard, started."""
+    headers = {"Authorization": f"Bearer {instance.api_key}"}
+    moved = Toolbox(instance, before.sandbox, headers)
+    assert moved.api("POST", f"/sandbox/{name}/start").status == 200
+    _await_state(moved, "started")
+    return Toolbox(instance, moved.api("GET", f"/sandbox/{name}").json(), headers)
+
+
+def _await_state(toolbox: Toolbox, state: str) -> None:
+    deadline = time.monotonic() + SECONDS
+    while (told := toolbox.api("GET", f"/sandbox/{toolbox.id}").json())["state"] != state:
+        assert time.monotonic() < deadline, told
+        time.sleep(0.05)  # as clients poll
 
 
 def test_a_file_that_is_not_whole_or_not_ours_is_refused_and_changes_nothing(tmp_path: Path) -> None:
@@ -109,7 +166,7 @@ def test_a_file_that_is_not_whole_or_not_ours_is_refused_and_changes_nothing(tmp
     assert "not what was saved" in refusal(whole[:at] + b"X" + whole[at + 1 :])
     assert "damaged" in refusal(whole[: len(whole) // 2])
     assert "sandyard save" in refusal(b"something else")
-    assert "format 99" in refusal(whole.replace(b'"format": 1,', b'"format":99,', 1))
+    assert "format 99" in refusal(whole.replace(b'"format": 2,', b'"format":99,', 1))
 
 
 def test_an_archive_that_would_write_outside_is_refused(tmp_path: Path) -> None:
@@ -117,12 +174,13 @@ def test_an_archive_that_would_write_outside_is_refused(tmp_path: Path) -> None:
     instance.stop()
     file = tmp_path / "saved.tar"
     assert sandyard("save", file, "--data-dir", tmp_path / "old" / "data").returncode == 0
-    for name in ("../evil", "/evil", "box/link/evil"):
+    for name in ("sandboxes/../../evil", "/evil", "sandboxes/box/link/evil"):
         _replace_files(file, name, tmp_path / "outside")
         done = sandyard("load", file, "--data-dir", tmp_path / "new")
         assert "outside its sandbox" in done.stderr
         assert not (tmp_path / "evil").exists()
         assert not (tmp_path / "outside" / "evil").exists()
+        assert not (tmp_path / "new" / "sandboxes").exists()
 
 
 def _replace_files(file: Path, name: str, outside: Path) -> None:
@@ -130,7 +188,11 @@ def _replace_files(file: Path, name: str, outside: Path) -> None:
     outside.mkdir(exist_ok=True)
     inner = io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as tree:
-        for path, kind, target in (("box", tarfile.DIRTYPE, ""), ("box/link", tarfile.SYMTYPE, str(outside))):
+        for path, kind, target in (
+            ("sandboxes", tarfile.DIRTYPE, ""),
+            ("sandboxes/box", tarfile.DIRTYPE, ""),
+            ("sandboxes/box/link", tarfile.SYMTYPE, str(outside)),
+        ):
             member = tarfile.TarInfo(path)
             member.type, member.linkname, member.mode = kind, target, 0o755
             tree.addfile(member)

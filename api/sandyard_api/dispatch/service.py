@@ -1,6 +1,6 @@
 """The control plane's side of the runners: handing out work, and taking in what they report."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -10,11 +10,11 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
-from sandyard.folders import SCHEME
 from sandyard.ids import IdSource
 from sandyard.virtual_clock import machine_of, seen_at
 from sandyard_api.database import Database
 from sandyard_api.dispatch.bodies import Claimed
+from sandyard_api.dispatch.specs import spec_of
 from sandyard_api.errors import Conflict, MovedMeanwhile, NotFound
 from sandyard_api.jobs import queue
 from sandyard_api.jobs.models import JobRow
@@ -25,7 +25,6 @@ from sandyard_api.jobs.wire import (
     JobKind,
     JobProgress,
     JobResult,
-    Mount,
     Observation,
     Resources,
     Route,
@@ -36,7 +35,6 @@ from sandyard_api.previews.service import valid
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.announcing import Announcer
-from sandyard_api.sandboxes.images import owned_images
 from sandyard_api.sandboxes.linking import linked_to
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.moves import Move
@@ -284,42 +282,14 @@ class Dispatch:
 
     async def _spec(self, db: AsyncSession, row: Sandbox, source: ImageSource | None = None) -> SandboxSpec:
         secrets = await self._secrets.grants(db, row.secrets)
-        return SandboxSpec(
-            sandbox_id=row.id,
-            organization_id=row.organization_id,
-            name=row.name,
+        outbound = self._seal.open(row.outbound_proxy_sealed) if row.outbound_proxy_sealed else None
+        return spec_of(
+            row,
             door_secret=self._seal.open(row.door_secret_sealed),
-            image=row.image,
-            snapshot=row.snapshot,
-            user=row.user,
-            env=row.env,
-            labels=row.labels,
-            region=row.region,
-            cpu=row.cpu,
-            memory_gib=row.memory_gib,
-            disk_gib=row.disk_gib,
-            network_block_all=row.network_block_all,
-            network_allow_list=_listed(row.network_allow_list),
-            domain_allow_list=_listed(row.domain_allow_list),
             secrets=secrets,
-            outbound_proxy_url=self._seal.open(row.outbound_proxy_sealed) if row.outbound_proxy_sealed else None,
-            entrypoint=tuple(row.entrypoint) if row.entrypoint else None,
+            outbound_proxy_url=outbound,
             source=source,
-            owned_images=owned_images(row),
-            mounts=tuple(map(_mount, row.volumes)),
-            was_warm=row.claimed_at is not None,
         )
-
-
-def _mount(entry: Mapping[str, str]) -> Mount:
-    key, path, subpath = entry["volumeId"], entry["mountPath"], entry.get("subpath", "")
-    if key.startswith(SCHEME):
-        return Mount(path, host_folder=key.removeprefix(SCHEME), subpath=subpath)
-    return Mount(path, volume_id=key, subpath=subpath)
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(text.split(",")) if text else ()
 
 
 def _values_of(job: JobRow, row: Sandbox, result: JobResult, cause: str) -> dict[str, Any]:

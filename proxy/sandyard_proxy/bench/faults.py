@@ -16,7 +16,6 @@ from sandyard.faults.sharing import (
     CHANNEL_FAULTS,
     Add,
     AnyMessage,
-    Fired,
     Hello,
     Remove,
     Strike,
@@ -82,14 +81,30 @@ class Faults:
 
     async def remove(self, entries: list[Entry]) -> None:
         """Take rules back here and everywhere; what hangs by one of them goes on."""
+        await self.refresh(entries)
         self._drop([entry.id for entry in entries])
         if entries:
+            with suppress(BusError):  # it forgets them by itself in time
+                await self._bus.forget(*(entry.key for entry in entries))
             await self._say(Remove(sender=self._sender, ids=[entry.id for entry in entries]))
+
+    async def refresh(self, entries: list[Entry]) -> None:
+        """Let these know how often they were met and fired anywhere."""
+        try:
+            for entry in entries:
+                await entry.refresh(self._bus)
+        except BusError as error:
+            log.warning("faults_not_counted", error=str(error))
 
     async def apply(self, scope: Scope, receive: Receive, send: Send, serve: Serve) -> None:
         """Serve one request, with the fault that a rule orders for it if there is one."""
         facts, receive = await self._facts(scope, receive)
-        entry = self.table.strike(facts)
+        try:
+            entry = await self.table.strike(facts, self._bus)
+        except BusError as error:
+            failed = rules.Status(status=503, message=f"the ordered fault could not be counted: {error}")
+            await answer_status(scope, send, failed, source="DAYTONA_PROXY")
+            return
         if entry is None:
             await serve(scope, receive, send)
             return
@@ -208,10 +223,6 @@ class Faults:
                 for entry in self.table.of(None):
                     told = Add(sender=self._sender, id=entry.id, organization_id=entry.organization_id, rule=entry.rule)
                     await self._say(told)
-            case Fired(id=entry_id, seen=seen, fired=fired):
-                entry_or_none = self.table.get(entry_id)
-                if entry_or_none is not None:
-                    entry_or_none.seen, entry_or_none.fired = seen, fired
             case Struck(token=token, problem=problem):
                 waiting = self._striking.get(token)
                 if waiting is not None and not waiting.done():

@@ -102,6 +102,7 @@ class Bench:
         if entry_id and not chosen:
             raise NotFound(f"not found: no rule {entry_id}")
         if method == "GET":
+            await self.faults.refresh(chosen)
             await answer_json(scope, send, 200, {"faults": [_shown(entry) for entry in chosen]})
         elif method == "DELETE":
             await self.faults.remove(chosen)

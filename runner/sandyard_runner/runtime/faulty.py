@@ -14,7 +14,6 @@ from sandyard.faults.sharing import (
     CHANNEL_FAULTS,
     Add,
     AnyMessage,
-    Fired,
     Hello,
     Remove,
     Strike,
@@ -22,7 +21,7 @@ from sandyard.faults.sharing import (
     decode,
     encode,
 )
-from sandyard.faults.table import Facts, FaultTable
+from sandyard.faults.table import Entry, Facts, FaultTable
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.errors import ImageFailure, RuntimeFailure
 from sandyard_runner.runtime.contract import PresentState, Runtime, RuntimeEvent
@@ -82,9 +81,7 @@ class _Faulty:
         """Raises `ImageFailure` where a rule says so, as for an image that cannot be had."""
         if self._table:
             facts = Facts(spec.organization_id, "", "", None, spec.sandbox_id, spec.name, spec.labels)
-            entry = self._table.strike(facts, on_runner=True)
-            for each in self._table.of(None):
-                await self.say(Fired(sender=self.sender, id=each.id, seen=each.seen, fired=each.fired))
+            entry = await self._struck_by(facts)
             if entry is not None and isinstance(entry.rule.action, PullFails):
                 raise ImageFailure(entry.rule.action.message)
         await self._runtime.create(spec)
@@ -125,6 +122,12 @@ class _Faulty:
             await self._bus.publish(CHANNEL_FAULTS, encode(message))
         except BusError as error:
             log.warning("hint_lost", channel=CHANNEL_FAULTS, error=str(error))
+
+    async def _struck_by(self, facts: Facts) -> Entry | None:
+        try:
+            return await self._table.strike(facts, self._bus, on_runner=True)
+        except BusError as error:
+            raise ImageFailure(f"the ordered fault could not be counted: {error}") from error
 
     async def _strike(self, order: Strike) -> None:
         try:

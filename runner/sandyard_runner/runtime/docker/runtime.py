@@ -35,6 +35,7 @@ from sandyard_runner.runtime.docker.images import Images
 from sandyard_runner.runtime.docker.keeping import Keeping
 from sandyard_runner.runtime.docker.links import Links
 from sandyard_runner.runtime.docker.mounting import Mounting
+from sandyard_runner.runtime.docker.moving import Moving
 from sandyard_runner.runtime.docker.network import Rules
 from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, LABEL_SANDBOX, DockerOptions
 from sandyard_runner.runtime.docker.surroundings import OwnContainer, path_on_engine
@@ -80,6 +81,7 @@ class DockerRuntime(Keeping, Mounting):
         self._telling: set[asyncio.Task[None]] = set()
         self.links = Links(engine, options)
         self.disk = DiskWatch(engine, [f"{LABEL_INSTALLATION}={options.installation}", LABEL_SANDBOX], self._note)
+        self.moving = Moving(engine, options, self)
 
     def capabilities(self) -> Sequence[Capability]:
         """What is enforced and what is not."""
