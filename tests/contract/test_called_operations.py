@@ -21,10 +21,10 @@ COMMAND_LINE_CLIENT = frozenset(
         *("getToolboxProxyUrl", "getBuildLogs", "getAllSnapshots", "getSnapshot", "createSnapshot"),
         *("activateSnapshot", "removeSnapshot", "getSnapshotBuildLogs", "createVolume", "listVolumes", "getVolume"),
         *("getVolumeByName", "deleteVolume", "listOrganizations", "getOrganization", "listSharedRegions"),
-        *("getPushAccess", "getTransientPushAccess"),
+        "getPushAccess",
     )
 )
-"""What it reads and does. *Source:* sdk-wire.md 7.5."""
+"""What it reads and does but for `snapshot push`, which needs a registry of ours. *Source:* sdk-wire.md 7.5."""
 
 API_OPERATIONS: Mapping[tuple[str, str], Operation] = {(one.method, one.path): one for one in OPERATIONS}
 TOOLBOX_IMPLEMENTED = {(one.method, one.path): one.implemented for one in TOOLBOX_OPERATIONS}

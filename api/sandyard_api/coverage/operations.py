@@ -108,7 +108,6 @@ IMPLEMENTED = frozenset(
         "deactivateSnapshot",
         "createRegistry",
         "listRegistries",
-        "getTransientPushAccess",
         "getRegistry",
         "updateRegistry",
         "deleteRegistry",

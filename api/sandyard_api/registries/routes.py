@@ -4,7 +4,6 @@ from litestar import Router, delete, get, patch, post
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
-from sandyard_api.errors import Unavailable
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.registries.requests import read_new_registry, read_registry_changes
 from sandyard_api.registries.schemas import RegistryDto, registry_dto
@@ -26,15 +25,6 @@ async def create(request: AnyRequest, registries: Given[Registries], grant: Give
 async def list_registries(registries: Given[Registries], grant: Given[KeyGrant]) -> list[RegistryDto]:
     """listRegistries"""
     return [registry_dto(row) for row in await registries.list(grant.organization_id)]
-
-
-@get("/registry-push-access", guards=WRITE)
-async def push_access() -> None:
-    """getTransientPushAccess"""
-    raise Unavailable(
-        "Sandyard has no registry of its own to push to. An image of this machine's Docker engine can be used by its"
-        " name (imageName of a snapshot); for others push to a registry and add its login (POST /api/docker-registry)"
-    )
 
 
 @get("/{item_ref:str}")
@@ -60,5 +50,5 @@ async def remove(registries: Given[Registries], grant: Given[KeyGrant], item_id:
 
 ROUTER = Router(
     path="/api/docker-registry",
-    route_handlers=[create, list_registries, push_access, read, change, remove],
+    route_handlers=[create, list_registries, read, change, remove],
 )
