@@ -1,6 +1,6 @@
 """Hosts of a test: network namespaces of our own behind a bridge, where servers run that sandboxes try to reach.
 
-Their addresses are from TEST-NET-2 (RFC 5737), which nobody has.
+Their addresses are from networks that nobody has (RFC 5737, RFC 2544), another one for each process of a test run.
 """
 
 import contextlib
@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-NETWORK = "198.51.100"
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+NETWORK = f"198.18.{_WORKER}" if _WORKER else "198.51.100"
 SERVER = Path(__file__).with_name("host_server.py")
 PROXY = Path(__file__).with_name("proxy_server.py")
 TALKING = Path(__file__).with_name("talking_server.py")
@@ -55,7 +56,7 @@ class Network:
     hosts: list[Host] = field(default_factory=list)
 
     def host(self, number: int) -> Host:
-        """A host at `198.51.100.<number>`."""
+        """A host with that number in the network."""
         name, address = f"{self.bridge}h{number}", f"{NETWORK}.{number}"
         ip("netns", "add", name)
         ip("link", "add", f"{name}o", "type", "veth", "peer", "name", "eth0", "netns", name)

@@ -61,6 +61,7 @@ class First:
         path = request.target.decode()
         if path == "/early":
             await self.answer(413, b"too much")
+            await self.linger()
         elif path == "/upgrade":
             await self.upgrade()
         elif path == "/events":
@@ -69,6 +70,13 @@ class First:
             body, trailers = await self.body()
             headers = text(request.headers.raw_items())
             await self.answer(200, seen("1.1", path, headers, body, trailers), [("X-Trailer", "last")])
+
+    async def linger(self) -> None:
+        """As servers do: closed with bytes unread, a connection is reset, and the answer may be lost."""
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(5):
+                while await self.reader.read(READ_BYTES):
+                    pass
 
     async def body(self) -> tuple[Body, Text]:
         body = Body()

@@ -21,7 +21,7 @@ from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_c
 from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import authorization
 from tests.contract.wire_client import request
-from tests.hosts import PROXY, Host, Network, open_network
+from tests.hosts import NETWORK, PROXY, Host, Network, open_network
 
 pytestmark = [
     pytest.mark.sdk,
@@ -143,7 +143,7 @@ def test_rules_hold_after_a_kill_and_a_new_start(instance: Instance, daytona: Da
             if found.state != "started":  # local ones end with Sandyard
                 found.start()
             assert not reaches(found, "other.example.org")
-            assert not reaches(found, "198.51.100.53")
+            assert not reaches(found, f"{NETWORK}.53")
             assert reaches(found, "www.example.com")
             found.delete()
     finally:

@@ -146,12 +146,13 @@ def test_the_last_lines_and_requests_are_sent_when_the_daemon_ends(
     start_daemon: Starter, collector: RecordingCollector
 ) -> None:
     daemon = start_daemon(
-        "sh", "-c", "trap 'echo bye; exit' TERM; sleep 30 & wait", DAYTONA_OTEL_ENDPOINT=collector.url
+        "sh", "-c", "trap 'echo bye; exit' TERM; echo hello; sleep 30 & wait", DAYTONA_OTEL_ENDPOINT=collector.url
     )
     assert daemon.post("/init", {}).status == 200
+    eventually(lambda: collector.lines() == [("INFO", "hello")])
     assert daemon.get("/version").status == 200
     end(daemon)
-    assert collector.lines() == [("INFO", "bye")]
+    assert collector.lines() == [("INFO", "hello"), ("INFO", "bye")]
     assert [span["name"] for span in collector.spans()] == ["GET /version"]
 
 

@@ -15,7 +15,7 @@ from sandyard_runner.runtime.docker.runtime import DockerRuntime
 from tests.docker.conftest import DEBIAN, execute, need_image
 from tests.docker.conftest import started as started_from
 from tests.docker.test_isolation import need_rules
-from tests.hosts import Host, Network, open_network
+from tests.hosts import NETWORK, Host, Network, open_network
 
 pytestmark = [pytest.mark.docker, pytest.mark.root]
 
@@ -113,7 +113,7 @@ async def test_rules_of_a_running_sandbox_change(runtime: DockerRuntime, site: H
         ({"network_block_all": True}, False),
         ({}, True),
         ({"network_allow_list": ("10.0.0.0/8",)}, False),
-        ({"network_allow_list": ("198.51.100.0/24", "10.0.0.0/8")}, True),
+        ({"network_allow_list": (f"{NETWORK}.0/24", "10.0.0.0/8")}, True),
     ):
         await runtime.hold_network(replace(sandbox, **changes))
         assert await reaches(runtime, sandbox, site.address) is is_open, changes
@@ -212,5 +212,5 @@ async def test_the_proxy_does_not_lead_around_the_rules(runtime: DockerRuntime, 
     variables = await runtime.hold_network(sandbox)
     proxy = variables["http_proxy"]
     assert await reaches(runtime, sandbox, "www.example.com", through=proxy)
-    for target in ("other.example.org", "127.0.0.1:3986", "169.254.169.254", "198.51.100.1"):
+    for target in ("other.example.org", "127.0.0.1:3986", "169.254.169.254", f"{NETWORK}.1"):
         assert not await reaches(runtime, sandbox, target, through=proxy), target

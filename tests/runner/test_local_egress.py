@@ -18,7 +18,7 @@ from sandyard_runner.runtime.local import network as uplinks
 from sandyard_runner.runtime.local.options import LocalOptions
 from sandyard_runner.runtime.local.runtime import LocalRuntime, open_local_runtime
 from sandyard_runner.runtime.local.veth import Veth
-from tests.hosts import Host, Network, open_network
+from tests.hosts import NETWORK, Host, Network, open_network
 from tests.runner.test_local_namespaces import a_spec, run, started
 
 pytestmark = [
@@ -147,7 +147,7 @@ async def test_without_rules_the_hosts_of_the_test_can_be_reached(
 
 async def test_this_machine_cannot_be_reached(runtime: LocalRuntime) -> None:
     spec = await started(runtime, a_spec())
-    for address in ("198.51.100.1", "172.17.0.1"):
+    for address in (f"{NETWORK}.1", "172.17.0.1"):
         code, _ = await run(runtime, spec, f"bash -c 'exec 3<>/dev/tcp/{address}/22' 2>&1")
         assert code != 0
     assert not await reaches(runtime, spec, "169.254.169.254")
@@ -175,7 +175,7 @@ async def test_rules_of_a_running_sandbox_change(runtime: LocalRuntime, site: Ho
         (spec, False),
         (replace(spec, network_block_all=False), True),
         (replace(spec, network_block_all=False, network_allow_list=("10.0.0.0/8",)), False),
-        (replace(spec, network_block_all=False, network_allow_list=("198.51.100.0/24",)), True),
+        (replace(spec, network_block_all=False, network_allow_list=(f"{NETWORK}.0/24",)), True),
         (spec, False),
     ]
     for changed, is_open in changes:
@@ -248,7 +248,7 @@ async def test_the_proxy_does_not_lead_around_the_rules(runtime: LocalRuntime, s
     export = exports(await runtime.hold_network(spec))
     ask = f"{export} curl -s -f -m 30 "
     assert (await run(runtime, spec, f"{ask} http://www.example.com/"))[0] == 0
-    for target in ("other.example.org", "198.51.100.1", "169.254.169.254", "127.0.0.1:22"):
+    for target in ("other.example.org", f"{NETWORK}.1", "169.254.169.254", "127.0.0.1:22"):
         assert (await run(runtime, spec, f"{ask} --noproxy '' http://{target}/"))[0] != 0, target
         assert (await run(runtime, spec, f"{ask} --noproxy '' -k https://{target}/"))[0] != 0, target
 

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from sandyard_api.jobs.wire import SecretGrant
 from sandyard_runner.runtime.local.runtime import LocalRuntime
-from tests.hosts import PROXY, Host, Network
+from tests.hosts import NETWORK, PROXY, Host, Network
 from tests.runner.egress.conftest import PLACEHOLDER, VALUE, Box, Certificates, boxed
 from tests.runner.egress.test_http1 import CURL, told
 from tests.runner.test_local_namespaces import a_spec
@@ -81,7 +81,7 @@ async def test_the_credentials_are_not_inside(proxied: Box) -> None:
 
 
 async def test_this_machine_is_not_asked_for(proxied: Box, asked: Asked) -> None:
-    for target in ("127.0.0.1:22", "169.254.169.254", "198.51.100.1", "localhost"):
+    for target in ("127.0.0.1:22", "169.254.169.254", f"{NETWORK}.1", "localhost"):
         _, said = await proxied.sh(f"{CURL} --noproxy '' -w '%{{http_code}}' http://{target}/")
         assert said.endswith("403"), said
     assert asked() == []
@@ -90,12 +90,13 @@ async def test_this_machine_is_not_asked_for(proxied: Box, asked: Asked) -> None
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("http://198.51.100.20:3128", "refused www.example.com:444: 407"),
-        ("http://me:wrong@198.51.100.20:3128", "refused www.example.com:444: 407"),
-        ("http://198.51.100.20:9", "outbound proxy 198.51.100.20:9 does not answer"),
+        (f"http://{NETWORK}.20:3128", "refused www.example.com:444: 407"),
+        (f"http://me:wrong@{NETWORK}.20:3128", "refused www.example.com:444: 407"),
+        (f"http://{NETWORK}.20:9", f"outbound proxy {NETWORK}.20:9 does not answer"),
         ("http://nobody.example.com:3128", "outbound proxy nobody.example.com:3128"),
         ("http://127.0.0.1:3128", "at an address that sandboxes may not reach"),
     ],
+    ids=("no credentials", "wrong ones", "no answer", "no such host", "ours"),
 )
 async def test_what_is_wrong_with_the_proxy_is_told(runtime: LocalRuntime, proxy: Host, url: str, words: str) -> None:
     spec = replace(

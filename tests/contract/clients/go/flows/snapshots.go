@@ -36,11 +36,13 @@ func from(ctx context.Context, client *daytona.Client, image any, command string
 		result = told(err)
 	} else {
 		result = []any{sandbox.State, run(ctx, sandbox, command)}
-		check(sandbox.Delete(ctx))
 	}
-	select { // the SDK closes the channel only where there was something to build
+	select { // the SDK closes the channel only where there was something to build, a second and more after that
 	case said = <-all:
 	case <-ctx.Done():
+	}
+	if err == nil {
+		check(sandbox.Delete(ctx))
 	}
 	return result, said
 }
