@@ -36,13 +36,11 @@ func from(ctx context.Context, client *daytona.Client, image any, command string
 		result = told(err)
 	} else {
 		result = []any{sandbox.State, run(ctx, sandbox, command)}
+		check(sandbox.Delete(ctx))
 	}
-	select { // the SDK closes the channel only where there was something to build, a second and more after that
+	select { // the SDK closes the channel only where there was something to build
 	case said = <-all:
 	case <-ctx.Done():
-	}
-	if err == nil {
-		check(sandbox.Delete(ctx))
 	}
 	return result, said
 }
@@ -74,7 +72,8 @@ func snapshots(ctx context.Context, client *daytona.Client, arguments []string, 
 	_, _, err := client.Snapshot.Create(ctx, &types.CreateSnapshotParams{Name: name, Image: "busybox:1"})
 	saw["taken"] = told(err)
 
-	built, buildLogs := from(ctx, client, image.Entrypoint([]string{"sleep", "5000"}), read)
+	// The SDK looks for the log after a second, and gives up when the sandbox has started: steps that are cached are faster.
+	built, buildLogs := from(ctx, client, image.Run("sleep 4").Entrypoint([]string{"sleep", "5000"}), read)
 	saw["built"], saw["buildLogs"] = built, buildLogs
 
 	plain, said := snapshot(ctx, client, types.CreateSnapshotParams{
