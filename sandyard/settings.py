@@ -91,8 +91,13 @@ class Settings:
     runner_id: Annotated[str, "Name of this runner in the database; stays the same over restarts."] = "local"
     storage_gib: Annotated[int, "How much the embedded object storage for build contexts may hold, GiB."] = 10
     context_hours: Annotated[
-        int, "How long a build context is kept there that no snapshot and no sandbox refers to, hours."
+        int,
+        "How long a build context is kept there that no snapshot and no sandbox refers to, hours; likewise a pushed "
+        "image.",
     ] = 24
+    registry_gib: Annotated[
+        int, "How much the embedded registry may hold, which `daytona snapshot push` pushes to, GiB."
+    ] = 20
     s3_endpoint: Annotated[
         str | None,
         "Another object storage for build contexts, `https://host[:port]`, instead of the embedded one; clients upload "
@@ -193,8 +198,8 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: obj
 
 
 def check_storage(settings: Settings) -> None:
-    """Raise `InvalidSetting` for an external object storage that lacks something."""
-    for name in ("storage_gib", "context_hours"):
+    """Raise `InvalidSetting` for bounds that cannot be and for an external object storage that lacks something."""
+    for name in ("storage_gib", "context_hours", "registry_gib"):
         if getattr(settings, name) < 1:
             raise InvalidSetting(f"{PREFIX}{name.upper()} is {getattr(settings, name)}; it takes a number from 1")
     for name in ("s3_endpoint", "s3_sts_endpoint"):

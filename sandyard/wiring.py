@@ -225,6 +225,8 @@ def control_plane_options(
         storage_dir=settings.data_dir / "objects",
         storage_max_bytes=settings.storage_gib << 30,
         context_hours=settings.context_hours,
+        registry_dir=settings.data_dir / "registry",
+        registry_max_bytes=settings.registry_gib << 30,
         external_storage=external_storage(settings),
         storage_https_port=https_port,
         ssh_port=ssh_port,

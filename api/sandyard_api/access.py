@@ -77,11 +77,11 @@ def token_guard(token: str) -> Guard:
     return check
 
 
-def may(permission: str) -> Guard:
-    """Lets keys with that permission in."""
+def may(*permissions: str) -> Guard:
+    """Lets keys with one of these permissions in."""
 
     async def check(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
-        if permission not in connection.scope[SCOPE_GRANT].permissions:  # type: ignore[literal-required]
+        if not set(permissions) & set(connection.scope[SCOPE_GRANT].permissions):  # type: ignore[literal-required]
             raise Forbidden("Access denied")
 
     return check

@@ -21,6 +21,7 @@ from sandyard_api.database import Database, open_database
 from sandyard_api.dispatch import routes as dispatch_routes
 from sandyard_api.events.gateway import EventGateway
 from sandyard_api.gate import App, Gate, answer_lifespan, encoded_path
+from sandyard_api.image_registry import routes as image_registry_routes
 from sandyard_api.metrics import routes as metric_routes
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations import routes as organization_routes
@@ -68,6 +69,7 @@ PUBLIC_SLICES = (
     runner_routes.ROUTER,
     snapshot_routes.ROUTER,
     registry_routes.ROUTER,
+    image_registry_routes.ROUTER,
     secret_routes.ROUTER,
     storage_routes.ROUTER,
     volume_routes.ROUTER,
@@ -141,7 +143,15 @@ def public_app(
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )
-    return Gate(router, events.app, services.storage, origins=origins, keys=services.keys, problems=problems)
+    return Gate(
+        router,
+        events.app,
+        services.storage,
+        services.registry_app,
+        origins=origins,
+        keys=services.keys,
+        problems=problems,
+    )
 
 
 def internal_app(services: Services, problems: Problems, options: ControlPlaneOptions) -> App:

@@ -10,6 +10,7 @@ from sandyard_api.coverage.absences import absence_of
 from sandyard_api.coverage.matching import OperationTable
 from sandyard_api.coverage.operations import OPERATIONS
 from sandyard_api.errors import ApiError, NotFound, NotImplementedHere
+from sandyard_api.image_registry.app import RegistryApp
 from sandyard_api.origins import Origins
 from sandyard_api.problems import Problems, json_headers
 from sandyard_api.storage.app import StorageApp
@@ -36,11 +37,20 @@ class Gate:
     """Lets requests through to the router or the event sockets."""
 
     def __init__(
-        self, router: App, events: App, storage: StorageApp, *, origins: Origins, keys: ApiKeys, problems: Problems
+        self,
+        router: App,
+        events: App,
+        storage: StorageApp,
+        registry: RegistryApp,
+        *,
+        origins: Origins,
+        keys: ApiKeys,
+        problems: Problems,
     ) -> None:
         self._router = router
         self._events = events
         self._storage = storage
+        self._registry = registry
         self._origins = origins
         self._keys = keys
         self._problems = problems
@@ -69,6 +79,9 @@ class Gate:
             return
         if self._storage.serves(path):
             await self._storage(scope, receive, send, path=path, authority=self._origins.asked(scope).authority)
+            return
+        if self._registry.serves(path):
+            await self._registry(scope, receive, send, path=path)
             return
         inner = self._events if path.startswith(f"{EVENTS_PATH}/") or path == EVENTS_PATH else self._router
         headers: list[tuple[bytes, bytes]] = []

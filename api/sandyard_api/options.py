@@ -57,7 +57,11 @@ class ControlPlaneOptions:
     storage_max_bytes: int = 10 << 30
     storage_max_object_bytes: int = 2 << 30
     context_hours: float = 24.0
-    """How long an uploaded context is kept that nothing refers to, from when somebody last looked for it."""
+    """How long an uploaded context is kept that nothing refers to, from when somebody last looked for it; likewise a
+    pushed image."""
+    registry_dir: Path | None = None
+    """Where pushed images are kept; `None`: no registry of our own."""
+    registry_max_bytes: int = 20 << 30
     external_storage: S3Options | None = None
     """Another object storage for build contexts, instead of `storage_dir`."""
     storage_https_port: int | None = None

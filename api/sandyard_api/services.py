@@ -7,6 +7,7 @@ from litestar.di import Provide
 
 from sandyard.bus import Bus
 from sandyard.clock import Clock
+from sandyard.hosts import HostRules
 from sandyard.ids import IdSource, RandomIds
 from sandyard.virtual_clock import machine_of
 from sandyard_api.access import provide_grant, provide_item_id, provide_key, provide_origin
@@ -16,6 +17,11 @@ from sandyard_api.bench.resetting import Resetting
 from sandyard_api.config.service import Health
 from sandyard_api.database import Database
 from sandyard_api.dispatch.service import Dispatch
+from sandyard_api.image_registry.app import RegistryApp
+from sandyard_api.image_registry.clearing import ImageClearing
+from sandyard_api.image_registry.credentials import ImageKeys
+from sandyard_api.image_registry.service import ImageRegistry
+from sandyard_api.image_registry.store import ImageStore
 from sandyard_api.jobs.wire import CHANNEL_JOBS
 from sandyard_api.metrics.service import Metrics
 from sandyard_api.options import ControlPlaneOptions
@@ -85,6 +91,9 @@ class Services:
     volumes: Volumes
     storage: StorageApp
     clearing: ContextClearing
+    image_registry: ImageRegistry
+    registry_app: RegistryApp
+    image_clearing: ImageClearing
     ssh_accesses: SshAccesses
     sessions: SessionRecords
     dispatch: Dispatch
@@ -133,9 +142,18 @@ def build_services(
     external = ExternalStorage(options.external_storage, machine_of(clock)) if options.external_storage else None
     contexts = Contexts(files, external, StorageKeys(seal), clock, ids)
     clearing = ContextClearing(database, clock, contexts.files, hours=options.context_hours)
+    hosts = HostRules.of(options.allowed_hosts, options.public_url)
+    image_registry = ImageRegistry(_image_store(options), ImageKeys(seal), hosts, clock)
+    image_clearing = ImageClearing(database, clock, image_registry.store, hours=options.context_hours)
     teller = SnapshotTeller(bus, changes)
     snapshot_work = SnapshotWork(
-        database, clock, ids, registries=registries, teller=teller, lease_seconds=options.lease_seconds
+        database,
+        clock,
+        ids,
+        registries=registries,
+        image_registry=image_registry,
+        teller=teller,
+        lease_seconds=options.lease_seconds,
     )
     snapshots = Snapshots(
         database,
@@ -177,7 +195,7 @@ def build_services(
         period_seconds=options.timer_seconds,
         retry_seconds=options.warm_retry_seconds,
     )
-    timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, clearing, options)
+    timers = build_timers(database, clock, sandboxes, announcer, snapshot_work, clearing, image_clearing, options)
     return Services(
         database=database,
         health=Health(database, bus),
@@ -199,6 +217,10 @@ def build_services(
         volumes=volumes,
         storage=StorageApp(contexts, clock, ids, make_room=clearing.make_room),
         clearing=clearing,
+        image_registry=image_registry,
+        # Identifiers of uploads are not from the seed: a push would shift those of a run.
+        registry_app=RegistryApp(image_registry, clock, RandomIds(), make_room=image_clearing.make_room),
+        image_clearing=image_clearing,
         build_log=BuildLogs(database, clock, announcer=announcer, changes=changes),
         previews=Previews(database, clock, ids, seal=seal, announcer=announcer),
         ssh_accesses=SshAccesses(database, clock, ids),
@@ -262,6 +284,7 @@ def build_timers(
     announcer: Announcer,
     snapshot_work: SnapshotWork,
     clearing: ContextClearing,
+    image_clearing: ImageClearing,
     options: ControlPlaneOptions,
 ) -> Timers:
     """The timers, not yet running."""
@@ -272,6 +295,7 @@ def build_timers(
         announcer=announcer,
         snapshot_work=snapshot_work,
         clearing=clearing,
+        image_clearing=image_clearing,
         period_seconds=options.timer_seconds,
         destroyed_hours=options.destroyed_hours,
     )
@@ -285,6 +309,12 @@ def _object_files(options: ControlPlaneOptions) -> ObjectFiles | None:
         max_bytes=options.storage_max_bytes,
         max_object_bytes=options.storage_max_object_bytes,
     )
+
+
+def _image_store(options: ControlPlaneOptions) -> ImageStore | None:
+    if options.registry_dir is None:
+        return None
+    return ImageStore(options.registry_dir, max_bytes=options.registry_max_bytes)
 
 
 def _give(value: object) -> Callable[[], object]:

@@ -12,6 +12,7 @@ from sandyard.clock import Clock
 from sandyard.virtual_clock import machine_of
 from sandyard_api.database import Database
 from sandyard_api.errors import ApiError
+from sandyard_api.image_registry.clearing import ImageClearing
 from sandyard_api.jobs import queue
 from sandyard_api.jobs.models import JobRow, JobState
 from sandyard_api.moments import is_due
@@ -65,6 +66,7 @@ class Timers:
         announcer: Announcer,
         snapshot_work: SnapshotWork,
         clearing: ContextClearing,
+        image_clearing: ImageClearing,
         period_seconds: float,
         destroyed_hours: float,
     ) -> None:
@@ -74,6 +76,7 @@ class Timers:
         self._announcer = announcer
         self._snapshot_work = snapshot_work
         self._clearing = clearing
+        self._image_clearing = image_clearing
         self._period_seconds = period_seconds
         self._keep_destroyed = timedelta(hours=destroyed_hours)
 
@@ -107,6 +110,7 @@ class Timers:
             await step(now)
         await self._snapshot_work.look()
         await self._clearing.look()
+        await self._image_clearing.look()
 
     async def _run(self) -> None:
         while True:

@@ -22,6 +22,7 @@ STATE = (
     "doors",
     "bundles",
     "objects",
+    "registry",
     "builds",
     "volumes",
     "images",

@@ -8,8 +8,8 @@ from typing import IO, Any
 
 from sandyard.saving.errors import Unreadable, UnsafeMember
 
-HOMES = ("sandboxes", "images", "volumes", "objects")
-"""Local sandboxes, what was kept of some, the volumes of all, and what builds are made from."""
+HOMES = ("sandboxes", "images", "volumes", "objects", "registry")
+"""Local sandboxes, what was kept of some, the volumes of all, what builds are made from, and pushed images."""
 SANDBOXES = HOMES[0]
 XATTR = "SCHILY.xattr."
 """*Source:* pax headers as GNU tar and libarchive write them."""

@@ -32,8 +32,8 @@ SHORT, LONG = 3, 300
 """Requests of each sort, for each operation."""
 ANSWER_SECONDS = 30
 """Longer is a hang."""
-NEVER_DONE = frozenset({"activateSnapshot", "getTransientPushAccess", "recoverSandbox"})
-"""Right after its deactivation a snapshot cannot be activated; there is no registry; no sandbox here is broken."""
+NEVER_DONE = frozenset({"activateSnapshot", "recoverSandbox"})
+"""Right after its deactivation a snapshot cannot be activated; no sandbox here is broken."""
 
 pytestmark = [
     pytest.mark.skipif(not OPENAPI.exists(), reason="the API description is not beside this checkout"),

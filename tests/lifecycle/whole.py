@@ -235,6 +235,7 @@ async def open_whole(database_url: str) -> AsyncIterator[Whole]:
             announcer=services.announcer,
             snapshot_work=services.snapshot_work,
             clearing=services.clearing,
+            image_clearing=services.image_clearing,
             period_seconds=1e9,
             destroyed_hours=24.0,
         )

@@ -34,10 +34,6 @@ _OWN_PROTOCOL = "it is spoken between parts of the original; ours speak `/intern
 _NO_VALUES = "it gives runners the values of secrets; ours get them by `/internal`, and no key reads one"
 _KEYS_ONLY = "there is no identity provider: API keys are the only way in"
 _RUNNERS = "a runner registers itself with its first heartbeat; `GET /_sandyard/capabilities` lists them"
-_NO_REGISTRY = (
-    "there is no registry of ours to push to: an image of this machine's Docker engine can be used by its name"
-    " (`imageName` of a snapshot); push others to a registry, and add its login (`POST /docker-registry`)"
-)
 _NO_ADMIN = "there is no administrator beside the owner: settings and the command line do this"
 
 
@@ -57,7 +53,6 @@ ABSENCES: tuple[Absence, ...] = (
     _absence(r"/sandbox/(for-runner|\{sandboxId\}/state)", Status.NOT_APPLICABLE, _OWN_PROTOCOL),
     _absence(r"/sandbox/\{sandboxId\}/secrets", Status.NOT_APPLICABLE, _NO_VALUES),
     _absence(r"/organizations/.*/(identity-providers|sso-enabled)(/.*)?", Status.NOT_APPLICABLE, _KEYS_ONLY),
-    _absence(r"/docker-registry/registry-push-access", Status.REFUSED, _NO_REGISTRY),
     _absence(r"/users/.*", Status.NOT_APPLICABLE, _KEYS_ONLY),
     _absence(r"/organizations/.*otel-config.*", Status.REFUSED, "telemetry of a sandbox is set by its environment"),
     _absence(r"/organizations/.*quota.*", Status.REFUSED, "limits are a setting, SANDYARD_LIMITS"),

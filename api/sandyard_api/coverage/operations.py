@@ -31,6 +31,7 @@ class Operation:
 IMPLEMENTED = frozenset(
     {
         "ConfigController_getConfig",
+        "getTransientPushAccess",
         "createApiKey",
         "listApiKeys",
         "getApiKey",

@@ -12,6 +12,7 @@ from sandyard.ids import IdSource
 from sandyard.virtual_clock import machine_of
 from sandyard_api.database import Database
 from sandyard_api.errors import Conflict
+from sandyard_api.image_registry.service import ImageRegistry
 from sandyard_api.jobs.models import JobRow, JobState
 from sandyard_api.jobs.queue import MAX_ATTEMPTS
 from sandyard_api.jobs.wire import BUILD_REPOSITORY, ImageJob, ImageProgress, ImageResult, ImageSource
@@ -43,6 +44,7 @@ class SnapshotWork:
         ids: IdSource,
         *,
         registries: Registries,
+        image_registry: ImageRegistry,
         teller: SnapshotTeller,
         lease_seconds: float,
     ) -> None:
@@ -52,6 +54,7 @@ class SnapshotWork:
         """What leases go by: they are about this machine, also while the users' time stands still."""
         self._ids = ids
         self._registries = registries
+        self._image_registry = image_registry
         self._teller = teller
         self._lease_seconds = lease_seconds
 
@@ -106,12 +109,14 @@ class SnapshotWork:
     ) -> ImageSource:
         """How an image is to be had, with what the registries it may come from ask for."""
         is_built = image is not None and image.startswith(f"{BUILD_REPOSITORY}:")
+        logins = list(await self._registries.logins(db, organization_id)) if image is not None else []
+        logins += self._image_registry.logins(organization_id, image, dockerfile if is_built else None)
         return ImageSource(
             reference=image,
             organization_id=organization_id or "",
             dockerfile=dockerfile if is_built else None,
             context_hashes=tuple(context_hashes) if is_built else (),
-            logins=await self._registries.logins(db, organization_id) if image is not None else (),
+            logins=tuple(logins),
         )
 
     async def progress(self, snapshot_id: str, progress: ImageProgress) -> None:
