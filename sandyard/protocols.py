@@ -16,6 +16,8 @@ MAX_URL_BYTES = 65_535
 MAX_HEAD_BYTES = 1 << 18
 """Request line and headers, and likewise trailers: terminals send subprotocol headers of 70 KB."""
 LINGER_SECONDS = 1.0
+TLS_HANDSHAKE = b"\x16\x03"
+"""How a client begins that takes us for https. *Source:* RFC 8446, 5.1."""
 CODES = {
     HTTPStatus.BAD_REQUEST: "BAD_REQUEST",
     HTTPStatus.REQUEST_TIMEOUT: "REQUEST_TIMEOUT",
@@ -36,6 +38,7 @@ class HttpProtocol(HttpToolsProtocol):
         """Read since something came of it: the parser keeps what is unfinished, without an end."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_refused = False
+        self._has_spoken = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -48,6 +51,11 @@ class HttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._is_refused:
             return
+        if not self._has_spoken and data.startswith(TLS_HANDSHAKE):
+            # Container engines try this first at every push and pull: no line in the log for each.
+            self._refuse(HTTPStatus.BAD_REQUEST, "This port takes plain http")
+            return
+        self._has_spoken = True
         self._fruitless_bytes += len(data)
         super().data_received(data)
         if self._fruitless_bytes > MAX_HEAD_BYTES:

@@ -98,6 +98,15 @@ async def test_what_is_no_request_is_told_so_in_json(port: int, request_bytes: b
     assert set(told) == {"statusCode", "message", "code", "source", "error", "path", "method", "timestamp"}
 
 
+async def test_a_client_that_tries_tls_first_leaves_no_line_in_the_log(
+    port: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, told = await converse(port, b"\x16\x03\x01\x02\x00\x01\x00")
+    assert (told["message"], caplog.records) == ("This port takes plain http", [])
+    await converse(port, b"GARBAGE\r\n\r\n")
+    assert caplog.records != []
+
+
 ENDLESS = [b"x" * 65_536] * 1_000
 
 
