@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,11 +15,19 @@ import pytest
 
 daytona_sdk = pytest.importorskip("daytona", reason="the newest Python SDK is a development dependency")
 
-from daytona import CreateSandboxFromSnapshotParams, CreateSnapshotParams, Daytona  # noqa: E402
+from daytona import (  # noqa: E402
+    CreateSandboxFromImageParams,
+    CreateSandboxFromSnapshotParams,
+    CreateSnapshotParams,
+    Daytona,
+    Image,
+    Sandbox,
+)
 
 from tests.contract.conftest import running  # noqa: E402
 from tests.contract.running import COMBINATIONS, Instance  # noqa: E402
 from tests.contract.test_python_sdk import client  # noqa: E402
+from tests.contract.test_snapshots import remove_images  # noqa: E402
 from tests.contract.toolbox import authorization  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
 
@@ -75,8 +84,18 @@ class Pusher:
         ]
         return reference, ends + [item["error"] for item in said if "error" in item]
 
+    def end(self, sandbox: Sandbox) -> None:
+        """Delete a sandbox and wait for its container to go, which holds its image."""
+        sandbox.delete()
+        deadline = time.monotonic() + 60
+        with contextlib.suppress(docker.errors.NotFound):
+            while time.monotonic() < deadline:
+                self.engine.inspect_container(f"sandyard-{sandbox.id}")
+                time.sleep(0.1)
+
     def forget(self) -> None:
-        """Remove every tag, and so the layers that only they have."""
+        """Remove what was built from those images, every tag, and so the layers that only they have."""
+        remove_images(self.sandyard.folder / "data")
         for name in self.tagged:
             with contextlib.suppress(docker.errors.ImageNotFound):
                 self.engine.remove_image(name, force=True)
@@ -126,5 +145,9 @@ def test_an_image_of_the_clients_engine_is_pushed_pulled_and_used(
     try:
         assert sandbox.process.exec("wc -c < /big").result.strip() == str(layer_mib << 20)
     finally:
-        sandbox.delete()
+        pusher.end(sandbox)
     daytona.snapshot.delete(made)
+    pusher.forget()
+    base = Image.base(reference).run_commands("test -s /big")
+    pusher.end(daytona.create(CreateSandboxFromImageParams(image=base)))
+    pusher.tagged.append(reference)
