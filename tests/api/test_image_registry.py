@@ -51,6 +51,12 @@ def files(folder: Path) -> list[str]:
     return sorted(f"{path.parent.name}/{path.name[:12]}" for path in found)
 
 
+async def unannounced(size: int) -> AsyncIterator[bytes]:
+    """A body whose length is not told before."""
+    for _ in range(size >> 20):
+        yield bytes(1 << 20)
+
+
 async def test_push_access_fits_the_description(pushing: ImageClient, description: dict[str, Any]) -> None:
     world = pushing.world
     given = await world.client.call("GET", f"{PUSH_ACCESS}?regionId=local")
@@ -219,6 +225,8 @@ async def test_an_upload_is_checked_and_goes_on_where_it_was_left(pushing: Image
     ):
         refused = await pushing.call("PATCH", upload, b"x", Content_Range=wrong)
         assert refusal(refused) == expected
+    short = await pushing.call("PATCH", upload, unannounced(1 << 20), Content_Range=f"{size}-{size + (2 << 20)}")
+    assert refusal(short) == (400, "SIZE_INVALID")
     assert (await pushing.call("GET", upload)).headers["range"] == told.headers["range"]
     rest = {"Content_Range": f"{size}-{len(LAYER) - 1}"}
     done = await pushing.call("PUT", f"{upload}?digest={digest_of(LAYER)}", LAYER[size:], **rest)
@@ -306,10 +314,6 @@ async def test_without_a_place_for_images_there_is_no_registry(world: World) -> 
 
 
 async def test_a_full_registry_says_so_and_keeps_nothing_half(pushing: ImageClient, tmp_path: Path) -> None:
-    async def unannounced(size: int) -> AsyncIterator[bytes]:
-        for _ in range(size >> 20):
-            yield bytes(1 << 20)
-
     await pushing.push("app:1", LAYER)
     before = await asyncio.to_thread(files, tmp_path)
     for body in (bytes(40 << 20), unannounced(40 << 20)):

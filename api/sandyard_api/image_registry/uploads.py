@@ -63,7 +63,8 @@ class Upload:
         self._room = room
         self._budget = 0
         try:
-            self._file = path.open("r+b")
+            # Without a buffer, in which what a full disk did not take would wait to fail again.
+            self._file = path.open("r+b", buffering=0)
         except FileNotFoundError as error:
             raise NoSuchUpload(path.name) from error
         try:
@@ -94,8 +95,9 @@ class Upload:
                 raise RegistryFull("the registry is full")
         self._budget -= len(piece)
         try:
-            self._file.write(piece)
-            self._file.flush()
+            left = memoryview(piece)
+            while left:
+                left = left[self._file.write(left) :]
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
