@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from litestar import Litestar, Router
+from litestar.plugins import PluginProtocol
+from litestar.plugins.core import MsgspecDIPlugin
 
 from sandyard.bus import Bus
 from sandyard.clock import Clock
@@ -93,6 +95,17 @@ class ControlPlane:
     warm_keeper: WarmKeeper
 
 
+class _Router(Litestar):
+    """Without the plugins for types that no handler here takes or gives.
+
+    Pydantic's imports pydantic wherever it is, which is wherever an SDK is: a twentieth of the start, and 8 MB.
+    """
+
+    @staticmethod
+    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
+        return [*plugins, MsgspecDIPlugin()]
+
+
 @asynccontextmanager
 async def open_control_plane(
     *, database_url: str, bus: Bus, clock: Clock, ids: IdSource, options: ControlPlaneOptions
@@ -171,7 +184,7 @@ def internal_app(services: Services, problems: Problems, options: ControlPlaneOp
 def _router(
     slices: Sequence[Router], services: Services, problems: Problems, *, guard: Guard, max_body_bytes: int
 ) -> App:
-    router: Any = Litestar(
+    router: Any = _Router(
         route_handlers=slices,
         dependencies=services.dependencies(),
         guards=[guard],

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import docker
+import httpx
 import pytest
 from docker.errors import DockerException
 
@@ -64,12 +65,24 @@ def running(
         try:
             yield instance
         finally:
+            if combination.runtime == "docker":  # containers outlive their server
+                remove_sandboxes(instance)
             status = instance.stop()
         assert status in (0, 143), f"`sandyard up` ended with {status}:\n{instance.log[-4000:]}"
     finally:
         for server in reversed(servers):
             server.stop()
         home.cleanup()
+
+
+def remove_sandboxes(instance: Instance) -> None:
+    """Delete every sandbox that tests have left in it."""
+    httpx.post(
+        f"{instance.origin}/_sandyard/reset",
+        json={"scope": "all"},
+        headers={"Authorization": f"Bearer {instance.api_key}"},
+        timeout=60,
+    ).raise_for_status()
 
 
 def _need_docker() -> None:

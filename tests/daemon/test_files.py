@@ -164,11 +164,14 @@ def test_a_name_that_is_no_utf8_can_be_listed_read_moved_and_deleted(daemon: Dae
         ("GET", "/search"),
     ],
 )
-def test_a_path_that_is_missing_empty_or_no_path_is_refused(daemon: Daemon, method: str, operation: str) -> None:
+def test_a_path_that_is_missing_empty_or_no_path_is_refused(
+    daemon: Daemon, home: Path, method: str, operation: str
+) -> None:
     more = "&pattern=x&mode=755&recursive=true"
     for query in (more, "path=" + more, "path=a%00b" + more, "path=" + "x" * 5000 + more, "path=" + "y/" * 3000 + more):
         status = daemon.ask(method, f"/files{operation}?{query}", b"" if method == "POST" else None).status
         assert status in (400, 404), query[:40]
+    assert list(home.iterdir()) == []
     assert daemon.get("/version").status == 200
 
 

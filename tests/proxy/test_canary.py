@@ -138,12 +138,18 @@ class Stack:
             await self.stop(part)
 
 
-async def follow(client: aiohttp.ClientSession, stack: Stack, command: str, dice: random.Random) -> Record:
-    """All of a log, by a follower who is cut off now and then and resumes by cursor."""
+async def follow(
+    client: aiohttp.ClientSession,
+    stack: Stack,
+    command: str,
+    dice: random.Random,
+    longest: int,
+) -> Record:
+    """All of a log, by a follower who is cut off now and then, after `longest` bytes at most, and resumes by cursor."""
     record = Record()
     while True:
         url = f"http://127.0.0.1:{stack.port}/toolbox/{SANDBOX}/process/session/s/command/{command}/logs"
-        until = record.length + dice.randrange(1_000, 200_000)
+        until = record.length + dice.randrange(1_000, longest)
         split = Demultiplexer()
         headers = {"Authorization": f"Bearer {KEY}"}
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
@@ -183,11 +189,11 @@ async def open_stack(kind: str, folder: Path, daemon: RunningDaemon) -> AsyncIte
             redis.stop()
 
 
-async def run_canary(stack: Stack, daemon: RunningDaemon, *, lines: int, restarts: int) -> None:
+async def run_canary(stack: Stack, daemon: RunningDaemon, *, lines: int, restarts: int, longest: int) -> None:
     command = await daemon.run(SCRIPT.format(lines=lines))
     dice = [random.Random(seed) for seed in range(4)]  # noqa: S311  repeatable on purpose
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_read=60)) as client:
-        following = [asyncio.create_task(follow(client, stack, command, one)) for one in dice]
+        following = [asyncio.create_task(follow(client, stack, command, one, longest)) for one in dice]
         for number in range(restarts):
             await asyncio.sleep(0.15)
             await stack.restart(("runner", "redis", "proxy")[number % 3])
@@ -210,7 +216,7 @@ async def test_every_line_arrives_once_while_everything_is_restarted(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with sandbox(start_daemon) as daemon, open_stack(kind, Path(folder), daemon) as stack:
-            await run_canary(stack, daemon, lines=60_000, restarts=6)
+            await run_canary(stack, daemon, lines=60_000, restarts=6, longest=200_000)
 
 
 @pytest.mark.long
@@ -220,4 +226,4 @@ async def test_ten_million_lines_arrive_once_while_everything_is_restarted(
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         async with sandbox(start_daemon) as daemon, open_stack("redis", Path(folder), daemon) as stack:
-            await run_canary(stack, daemon, lines=5_000_000, restarts=45)  # a stop takes seconds
+            await run_canary(stack, daemon, lines=5_000_000, restarts=45, longest=4_000_000)

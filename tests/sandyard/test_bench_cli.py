@@ -1,9 +1,11 @@
 """The commands of the test bench, and `run --isolate`."""
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -69,6 +71,58 @@ def test_isolate_gives_a_command_its_own_organization_and_tells_what_it_asked_wh
         assert len(done.stdout.splitlines()) == 1, "the command's own output is untouched"
     assert runs[0].stdout != runs[1].stdout
     ask(running, "journal", "off")
+
+
+UNITTEST = """
+import os, unittest
+from urllib.request import Request, urlopen
+
+class Agents(unittest.TestCase):
+    def ask(self, path, **more):
+        headers = {"Authorization": "Bearer " + os.environ["DAYTONA_API_KEY"]}
+        return urlopen(Request(os.environ["DAYTONA_API_URL"] + path, headers=headers, **more)).status
+
+    def test_a_sandbox_is_made(self):
+        self.assertEqual(self.ask("/sandbox", data=b"{}", method="POST"), 200)
+
+    def test_there_are_two(self):
+        self.assertEqual(self.ask("/sandbox/paginated"), 2)
+"""
+NODE = """
+import test from "node:test";
+import assert from "node:assert";
+const headers = {Authorization: `Bearer ${process.env.DAYTONA_API_KEY}`};
+const ask = (path, init) => fetch(process.env.DAYTONA_API_URL + path, {headers, ...init});
+test("a sandbox is made", async () => assert.equal((await ask("/sandbox", {method: "POST", body: "{}"})).status, 200));
+test("there are two", async () => assert.equal((await ask("/sandbox/paginated")).status, 2));
+"""
+
+
+def test_unittest_under_isolate_reports_as_ever(running: Instance, tmp_path: Path) -> None:
+    (tmp_path / "test_agents.py").write_text(UNITTEST)
+    environment = {"DAYTONA_API_URL": running.api_url, "DAYTONA_API_KEY": running.api_key}
+    command = ("-m", "unittest", "discover", "-v", "-s", str(tmp_path))
+    ask(running, "journal", "on")
+    done = sandyard("run", "--isolate", "--", sys.executable, *command, **environment)
+    ask(running, "journal", "off")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    report, _, journal = done.stderr.partition("FAILED (failures=1)\n")
+    assert "test_a_sandbox_is_made (test_agents.Agents.test_a_sandbox_is_made) ... ok" in report
+    assert "AssertionError: 200 != 2" in report
+    assert "POST /api/sandbox -> 200" in journal
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no Node here")
+def test_a_junit_report_under_isolate_is_untouched(running: Instance, tmp_path: Path) -> None:
+    (tmp_path / "agents.test.mjs").write_text(NODE)
+    environment = {"DAYTONA_API_URL": running.api_url, "DAYTONA_API_KEY": running.api_key}
+    command = ("node", "--test", "--test-reporter=junit", str(tmp_path / "agents.test.mjs"))
+    done = sandyard("run", "--isolate", "--", *command, **environment)
+    assert done.returncode == 1
+    cases = {case.get("name"): case.find("failure") for case in ElementTree.fromstring(done.stdout).iter("testcase")}  # noqa: S314
+    assert cases["a sandbox is made"] is None
+    assert cases["there are two"] is not None
 
 
 def test_isolate_starts_a_sandyard_where_none_is_named(tmp_path: Path) -> None:

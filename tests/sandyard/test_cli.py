@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -208,6 +209,16 @@ def test_run_sets_the_environment_and_removes_everything(isolation: str, tmp_pat
     assert list(tmp_path.iterdir()) == []
     assert processes_of(tmp_path) == []
     assert mounts_of(tmp_path) == []
+
+
+def test_a_server_does_not_load_what_only_an_sdk_needs(tmp_path: Path) -> None:
+    pytest.importorskip("pydantic")
+    arguments = ("--isolation", "none", "--data-dir", tmp_path / "data")
+    done = sandyard("run", *arguments, "--", "true", PYTHONPROFILEIMPORTTIME="1")
+    assert done.returncode == 0, done.stderr
+    imported = re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE)
+    assert "litestar.app" in imported
+    assert "pydantic" not in imported
 
 
 def test_run_gives_its_data_directory_back_without_sandboxes(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Making folders, deleting, and setting who may: what changes the tree but no file's bytes."""
 
+import contextlib
 import errno
 import grp
 import os
@@ -29,7 +30,7 @@ def octal(text: str) -> int:
 
 
 def make_folder(path: str, mode: int) -> None:
-    """With its parents, less the umask; one that exists stays as it is. Raises `OSError`."""
+    """With its parents, less the umask, or none of them; one that exists stays as it is. Raises `OSError`."""
     missing: list[str] = []
     at = os.path.abspath(path)
     while not os.path.lexists(at):
@@ -37,17 +38,31 @@ def make_folder(path: str, mode: int) -> None:
         at = os.path.dirname(at)
     if not os.path.isdir(at):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
-    for directory in reversed(missing):
-        # A parent that its maker may not enter would be no use.
-        wanted = mode if directory is missing[0] else mode | stat.S_IWUSR | stat.S_IXUSR
-        try:
-            os.mkdir(directory, wanted & 0o777)
-        except FileExistsError:  # somebody else was quicker
-            if not os.path.isdir(directory):
-                raise
-            continue
-        if wanted & _SPECIAL:
-            os.chmod(directory, stat.S_IMODE(os.stat(directory).st_mode) | (wanted & _SPECIAL))
+    made: list[str] = []
+    try:
+        for directory in reversed(missing):
+            # A parent that its maker may not enter would be no use.
+            wanted = mode if directory is missing[0] else mode | stat.S_IWUSR | stat.S_IXUSR
+            if _make(directory, wanted):
+                made.append(directory)
+    except OSError:
+        for directory in reversed(made):
+            with contextlib.suppress(OSError):  # somebody put something there meanwhile
+                os.rmdir(directory)
+        raise
+
+
+def _make(directory: str, mode: int) -> bool:
+    """Whether it was this call that made it, and not somebody else's, meanwhile."""
+    try:
+        os.mkdir(directory, mode & 0o777)
+    except FileExistsError:
+        if not os.path.isdir(directory):
+            raise
+        return False
+    if mode & _SPECIAL:
+        os.chmod(directory, stat.S_IMODE(os.stat(directory).st_mode) | (mode & _SPECIAL))
+    return True
 
 
 def delete(path: str, *, recursive: bool) -> Steps[None]:

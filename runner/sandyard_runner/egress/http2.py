@@ -76,20 +76,19 @@ class Http2Relay:
         self._by_up: dict[int, _Exchange] = {}
         self._newest = 0
         self._is_closing = False
+        self._is_idle = asyncio.Event()
+        """Set each time that the last request under way has gone."""
 
     async def run(self, first: bytes = b"") -> None:
         """To the end of either side; `first` is what the sandbox has said. Raises `Refused`, `OSError`."""
         try:
             await self._begin()
-            tasks = [
-                asyncio.create_task(self._pump(self._down, first)),
-                asyncio.create_task(self._pump(self._up)),
-                asyncio.create_task(self._send(self._down)),
-                asyncio.create_task(self._send(self._up)),
-            ]
+            serving = [asyncio.create_task(self._pump(self._down, first)), asyncio.create_task(self._send(self._down))]
+            asking = [asyncio.create_task(self._pump(self._up)), asyncio.create_task(self._send(self._up))]
+            tasks = [*serving, *asking]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                await self._finish()
+                await self._finish(serving)
                 for task in done:
                     if (error := task.exception()) is not None:
                         log.debug("egress_connection_broke", reason=type(error).__name__)
@@ -119,8 +118,8 @@ class Http2Relay:
             raise ConnectionError("it hung up")
         return found
 
-    async def _finish(self) -> None:
-        """What has come whole for the sandbox still goes out; what has not is told to be broken."""
+    async def _finish(self, serving: "list[asyncio.Task[None]]") -> None:
+        """What has come whole for the sandbox still goes out, while `serving` runs; what has not is reset."""
         self._is_closing = True
         for exchange in list(self._by_down.values()):
             if not exchange.down.is_ending:
@@ -128,14 +127,24 @@ class Http2Relay:
                 self._forget(exchange)
         try:
             async with asyncio.timeout(FLUSH_SECONDS):
-                while self._by_down and not self._down.reader.at_eof():
-                    self._down.wake.set()
-                    await asyncio.sleep(0.01)
+                await self._until_idle(serving)
                 self._down.flush()
                 self._down.writer.write(go_away(self._newest, ErrorCodes.NO_ERROR))
                 await self._down.writer.drain()
         except OSError:
             log.debug("egress_connection_broke", reason="not taken to its end")
+
+    async def _until_idle(self, serving: "list[asyncio.Task[None]]") -> None:
+        """Return when no request is under way, or nobody is left to take its answer."""
+        if not self._by_down:
+            return
+        self._is_idle.clear()
+        self._down.wake.set()
+        idle = asyncio.create_task(self._is_idle.wait())
+        try:
+            await asyncio.wait({idle, *serving}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            idle.cancel()
 
     async def _pump(self, side: Side, first: bytes = b"") -> None:
         """Take what a side says, until it ends or nothing is left to be done."""
@@ -357,6 +366,8 @@ class Http2Relay:
                 self._acknowledge(side, exchange, length)
             way.waiting.clear()
         self._by_down.pop(exchange.down_id, None)
+        if not self._by_down:
+            self._is_idle.set()
         if exchange.up_id is not None:
             self._by_up.pop(exchange.up_id, None)
 
