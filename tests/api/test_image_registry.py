@@ -21,11 +21,12 @@ from sandyard_api.image_registry.routes import registry_url
 from sandyard_api.image_registry.service import ImageRegistry
 from sandyard_api.image_registry.store import ImageStore
 from sandyard_api.image_registry.uploads import WrongDigest
-from sandyard_api.jobs.wire import ImageSource
+from sandyard_api.jobs.wire import Heartbeat, ImageSource
 from sandyard_api.origins import Origin
 from sandyard_api.sealing.service import Seal
 from sandyard_api.storage.credentials import StorageKeys
 from tests.api.conftest import ENCRYPTION_KEY, World, open_world
+from tests.api.doubles import RUNNER_ID
 from tests.api.image_client import MANIFEST, OCI_INDEX, OCI_MANIFEST, ImageClient, digest_of, refusal
 from tests.api.test_coverage import check_schema, description
 
@@ -69,6 +70,14 @@ async def test_push_access_fits_the_description(pushing: ImageClient, descriptio
         key = await world.client.call("POST", "/api-keys", {"name": permissions[0], "permissions": permissions})
         answer = await world.client.call("GET", PUSH_ACCESS, key=key.json["value"])
         assert answer.status == status, permissions
+
+
+async def test_where_no_runner_takes_images_nobody_pushes_one(pushing: ImageClient) -> None:
+    table = {"images": {"enforcement": "refused", "detail": "sandboxes show this machine's own programs"}}
+    await pushing.world.internal.heartbeat(RUNNER_ID, Heartbeat("unix:/nowhere", "scripted", table))
+    answer = await pushing.world.client.call("GET", PUSH_ACCESS)
+    assert answer.status == 422
+    assert answer.json["message"] == "Images cannot be used: sandboxes show this machine's own programs"
 
 
 @pytest.mark.parametrize(

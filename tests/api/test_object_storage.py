@@ -226,3 +226,10 @@ async def test_aws_chunked_bodies_lose_their_framing_wherever_they_are_cut() -> 
     signed = b"5;chunk-signature=" + b"0" * 64 + b"\r\nhello\r\n0;chunk-signature=" + b"0" * 64 + b"\r\n\r\n"
     with pytest.raises(MalformedChunks, match="signature"):
         [chunk async for chunk in chunks_of(pieces(signed), lambda before, chunk: "1" * 64, "seed")]
+
+
+async def test_credentials_need_a_permission_that_contexts_are_for(storing: World) -> None:
+    for permission, status in (("write:snapshots", 200), ("write:sandboxes", 200), ("write:volumes", 403)):
+        key = await storing.client.call("POST", "/api-keys", {"name": permission, "permissions": [permission]})
+        answer = await storing.client.call("GET", "/object-storage/push-access", key=key.json["value"])
+        assert answer.status == status, permission

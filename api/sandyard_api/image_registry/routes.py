@@ -7,12 +7,14 @@ from litestar import Router, get
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
+from sandyard_api.database import Database
 from sandyard_api.errors import NotFound
 from sandyard_api.image_registry.service import ImageRegistry
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import DEFAULT_PORTS, Origin, split_authority
 from sandyard_api.queries import Query
+from sandyard_api.runners.service import Runners
 
 REGISTRY_ID = "5d3f1c1e-0b1a-4f0e-9a59-3c7d2f4e8b60"
 """There is one, and it is nobody's row."""
@@ -35,6 +37,8 @@ class RegistryPushAccess(msgspec.Struct, rename="camel"):
 async def push_access(
     request: AnyRequest,
     image_registry: Given[ImageRegistry],
+    runners: Given[Runners],
+    database: Given[Database],
     grant: Given[KeyGrant],
     origin: Given[Origin],
     options: Given[ControlPlaneOptions],
@@ -43,6 +47,8 @@ async def push_access(
     region = Query(request.scope["query_string"]).text("regionId")
     if region is not None and region != options.region:
         raise NotFound("Region not found")
+    async with database.reading() as db:  # said here, and not after the upload
+        await runners.check_some(db, "images", "Images cannot be used")
     login = image_registry.issue(grant.organization_id)
     return RegistryPushAccess(
         username=login.username,

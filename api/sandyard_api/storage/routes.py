@@ -4,7 +4,7 @@ import msgspec
 from litestar import Router, get
 from litestar.di import NamedDependency as Given
 
-from sandyard_api.access import AnyRequest
+from sandyard_api.access import AnyRequest, may
 from sandyard_api.errors import Unavailable
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
@@ -27,7 +27,7 @@ class StorageAccess(msgspec.Struct, rename="camel"):
     region: str
 
 
-@get("/push-access")
+@get("/push-access", guards=[may("write:snapshots", "write:sandboxes")])
 async def push_access(
     request: AnyRequest,
     contexts: Given[Contexts],
