@@ -47,7 +47,7 @@ def assert_ended_well(socket: WebSocket, messages: list[Message]) -> None:
     assert socket.close_code == 1000
     assert not any(message.is_text for message in messages)
     readers.assert_frame_rules(message.data for message in messages)
-    assert messages[-1].at - messages[0].at > 1.5, "the lines came together, not as they were written"
+    assert messages[-1].at - messages[0].at > 0.5, "the lines came together, not as they were written"
 
 
 # Ruby: the preview URL of port 2280, path replaced, the token in a header.
