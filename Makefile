@@ -40,7 +40,7 @@ test: setup ## The tests; what needs Docker, PostgreSQL or Redis is skipped, wit
 	$(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -rs
 
 test-all: setup ## The full matrix and the long forms
-	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -m '' -rs
+	SANDYARD_TEST_COMBINATIONS=all $(BIN)/pytest -n $(TEST_WORKERS) --dist loadfile -m '' -rs
 
 image: ## Build our image; docs/subsystems/docker.md has the arguments for closed networks
 	docker build --tag sandyard:local .
