@@ -22,7 +22,8 @@ def become_subreaper() -> None:
     """From now on orphaned descendants of this process become its children. Raises `OSError`."""
     if _prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         error = ctypes.get_errno()
-        raise OSError(error, os.strerror(error))
+        # Emulators of another architecture may not know it (qemu-user 7): nothing would bury what users leave behind.
+        raise OSError(error, f"prctl PR_SET_CHILD_SUBREAPER: {os.strerror(error)}")
 
 
 def rename_to_nothing(source: str, destination: str) -> None:

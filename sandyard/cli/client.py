@@ -42,10 +42,11 @@ class Client:
 
 
 def _message(error: HTTPError) -> str:
-    try:
-        return str(json.load(error)["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}"
+    with error:  # its answer is open; since Python 3.14 one that is forgotten is a ResourceWarning
+        try:
+            return str(json.load(error)["message"])
+        except (ValueError, KeyError, TypeError):
+            return f"{error.code} {error.reason}"
 
 
 def find(settings: Settings) -> Client:

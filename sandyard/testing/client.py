@@ -211,7 +211,8 @@ def _time(view: Mapping[str, Any]) -> datetime:
 
 
 def _words(error: HTTPError) -> str:
-    try:
-        return str(json.load(error)["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}"
+    with error:  # its answer is open; since Python 3.14 one that is forgotten is a ResourceWarning
+        try:
+            return str(json.load(error)["message"])
+        except (ValueError, KeyError, TypeError):
+            return f"{error.code} {error.reason}"

@@ -60,9 +60,13 @@ def envs_token(envs: Any) -> str:
 
 
 def open_screen(daemon: Daemon, name: str = "t", query: str = "", protocols: tuple[str, ...] = (EXIT,)) -> Screen:
-    """Create and connect, quiet: without prompt and line editing, so that a test sees what programs write."""
+    """Create and connect, quiet: without prompt and line editing, so that a test sees what programs write.
+
+    Nor with the hooks of `/etc/profile.d`: systemd's announce every command to the terminal.
+    """
     screen = Screen(daemon.websocket(f"/process/pty/create-connect?id={name}{query}", protocols))
-    screen.type("PS1=; PS2=; stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null; printf 'rea%s\\n' dy\n")
+    quiet = "unset PROMPT_COMMAND; PS0=; PS1=; PS2=; stty -echo; bind 'set enable-bracketed-paste off' 2>/dev/null"
+    screen.type(quiet + "; printf 'rea%s\\n' dy\n")
     screen.until(b"ready\r\n")
     return screen
 

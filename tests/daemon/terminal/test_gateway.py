@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 
 import pytest
 
@@ -66,7 +67,7 @@ async def test_d36_a_shell_tells_its_real_status(daemon: Daemon) -> None:
         execution = await Execution.start(socket, None, pty=Pty(), login=True)
         await execution.write(b"shopt login_shell; exit 9\n")
         out, _, end = await result(execution)
-    assert b"login_shell    \ton" in out
+    assert re.search(rb"login_shell +\ton", out)  # in bash 5.3 the column is wider
     assert end == Exited(9)
 
 
