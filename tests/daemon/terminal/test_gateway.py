@@ -93,7 +93,7 @@ async def test_what_a_finished_command_left_in_the_background_goes_on_until_the_
 
 
 async def test_a_helper_that_holds_the_pipes_does_not_hold_the_end(daemon: Daemon) -> None:
-    out, _, end = await exec_(daemon, "sleep 1000 & echo on; (sleep 0.05; echo late) & exit 5")
+    out, _, end = await exec_(daemon, "sleep 1000 & echo on; (echo late) & exit 5")
     assert (out, end) == (b"on\nlate\n", Exited(5))
 
 
