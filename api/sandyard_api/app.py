@@ -16,13 +16,14 @@ from sandyard.virtual_clock import VirtualClock
 from sandyard_api.access import Guard, key_guard, token_guard
 from sandyard_api.api_keys import routes as api_key_routes
 from sandyard_api.api_keys.service import keep_owner_key
+from sandyard_api.asgi import App
 from sandyard_api.bench import routes as bench_routes
 from sandyard_api.bench.resetting import begin_seed
 from sandyard_api.config import routes as config_routes
 from sandyard_api.database import Database, open_database
 from sandyard_api.dispatch import routes as dispatch_routes
 from sandyard_api.events.gateway import EventGateway
-from sandyard_api.gate import App, Gate, answer_lifespan, encoded_path
+from sandyard_api.gate import Gate, answer_lifespan, encoded_path
 from sandyard_api.image_registry import routes as image_registry_routes
 from sandyard_api.metrics import routes as metric_routes
 from sandyard_api.options import ControlPlaneOptions

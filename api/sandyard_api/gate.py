@@ -1,11 +1,11 @@
 """The outermost ASGI function of the public API: hosts, CORS, paths and what is not implemented, before any router."""
 
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 from sandyard_api.access import SCOPE_HEADERS, SCOPE_ORIGIN, bearer_token
 from sandyard_api.api_keys.service import ApiKeys
+from sandyard_api.asgi import App, Message, Receive, Scope, Send
 from sandyard_api.coverage.absences import absence_of
 from sandyard_api.coverage.matching import OperationTable
 from sandyard_api.coverage.operations import OPERATIONS
@@ -14,12 +14,6 @@ from sandyard_api.image_registry.app import RegistryApp
 from sandyard_api.origins import Origins
 from sandyard_api.problems import Problems, json_headers
 from sandyard_api.storage.app import StorageApp
-
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 API = "/api"
 EVENTS_PATH = "/api/socket.io"

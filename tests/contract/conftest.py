@@ -65,9 +65,11 @@ def running(
         try:
             yield instance
         finally:
-            if combination.runtime == "docker":  # containers outlive their server
-                remove_sandboxes(instance)
-            status = instance.stop()
+            try:
+                if combination.runtime == "docker":  # containers outlive their server
+                    remove_sandboxes(instance)
+            finally:
+                status = instance.stop()
         assert status in (0, 143), f"`sandyard up` ended with {status}:\n{instance.log[-4000:]}"
     finally:
         for server in reversed(servers):

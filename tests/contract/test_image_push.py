@@ -89,8 +89,9 @@ class Pusher:
         sandbox.delete()
         deadline = time.monotonic() + 60
         with contextlib.suppress(docker.errors.NotFound):
-            while time.monotonic() < deadline:
+            while True:
                 self.engine.inspect_container(f"sandyard-{sandbox.id}")
+                assert time.monotonic() < deadline, "the container is still there"
                 time.sleep(0.1)
 
     def forget(self) -> None:

@@ -1,13 +1,9 @@
 """The registry's answers: its errors, and headers that every one of them has."""
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from collections.abc import Mapping
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+from sandyard_api.asgi import Headers, Scope, Send
 
 STATUS: Mapping[str, int] = {
     "BLOB_UNKNOWN": 404,

@@ -14,7 +14,8 @@ import structlog
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard.virtual_clock import machine_of
-from sandyard_api.image_registry.answers import JSON, VERSION, Receive, RegistryError, Scope, Send, answer, refuse
+from sandyard_api.asgi import ClientGone, Receive, Scope, Send, headers_of
+from sandyard_api.image_registry.answers import JSON, VERSION, RegistryError, answer, refuse
 from sandyard_api.image_registry.credentials import ImageGrant
 from sandyard_api.image_registry.credentials import Scope as LoginScope
 from sandyard_api.image_registry.manifests import InvalidManifest, Manifest, read_manifest
@@ -22,12 +23,10 @@ from sandyard_api.image_registry.receiving import MakeRoom, Receiving, full
 from sandyard_api.image_registry.requests import (
     ROOT,
     Call,
-    ClientGone,
     Kind,
     Target,
     basic_credentials,
     find_target,
-    headers_of,
     query_of,
     wanted_range,
 )

@@ -6,13 +6,13 @@ from typing import Any
 
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
-from sandyard_api.image_registry.answers import Headers, RegistryError, answer
+from sandyard_api.asgi import ClientGone, Headers
+from sandyard_api.image_registry.answers import RegistryError, answer
 from sandyard_api.image_registry.names import parse_repository
 from sandyard_api.image_registry.requests import (
     CONTENT_RANGE,
     ROOT,
     Call,
-    ClientGone,
     no_such_upload,
     parse_digest,
 )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qs, unquote
 
-from sandyard_api.image_registry.answers import Receive, RegistryError, Scope, Send
+from sandyard_api.asgi import Receive, Scope, Send, body_of
+from sandyard_api.image_registry.answers import RegistryError
 from sandyard_api.image_registry.names import DIGEST, MAX_NAME_LENGTH, TAG, Repository, parse_repository
 
 ROOT = "/v2"
@@ -40,10 +41,6 @@ PATHS: Mapping[Kind, re.Pattern[str]] = {
     Kind.TAGS: re.compile(rf"{ROOT}/(?P<name>.+)/tags/list"),
     Kind.OTHER: re.compile(rf"{ROOT}/(?:_catalog|.+/referrers/[^/]+)"),
 }
-
-
-class ClientGone(Exception):
-    """The client left in the middle of its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,16 +105,9 @@ class Call:
         """The last value in the query; empty where there is none."""
         return self.query.get(name, [""])[-1]
 
-    async def body(self) -> AsyncIterator[bytes]:
+    def body(self) -> AsyncIterator[bytes]:
         """The body as it comes. Raises `ClientGone`."""
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            if piece := message.get("body", b""):
-                yield piece
-            if not message.get("more_body"):
-                return
+        return body_of(self.receive)
 
 
 def find_target(path: str) -> Target | None:
@@ -140,14 +130,6 @@ def parse_digest(text: str) -> str:
 def no_such_upload() -> RegistryError:
     """The answer for an upload that is not there, or not for these credentials."""
     return RegistryError("BLOB_UPLOAD_UNKNOWN", "there is no such upload; begin another one")
-
-
-def headers_of(scope: Scope) -> dict[str, str]:
-    """The first of each header, names in lower case."""
-    headers: dict[str, str] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-    return headers
 
 
 def query_of(scope: Scope) -> dict[str, list[str]]:

@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import parse_qs, unquote
@@ -13,6 +13,7 @@ import structlog
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard.virtual_clock import machine_of
+from sandyard_api.asgi import ClientGone, Headers, Receive, Scope, Send, body_of, headers_of
 from sandyard_api.storage import answers
 from sandyard_api.storage.answers import StorageError
 from sandyard_api.storage.chunked import SIGNED, UNSIGNED, MalformedChunks, chunks_of
@@ -21,11 +22,6 @@ from sandyard_api.storage.files import MAX_PARTS, NoSuchUpload, ObjectFiles, Sto
 from sandyard_api.storage.service import BUCKET, NOT_CONFIGURED, REGION, Contexts
 from sandyard_api.storage.signature import UNSIGNED as UNSIGNED_WHOLE
 from sandyard_api.storage.signature import NotAuthorized, SignedRequest, Verified, verify
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
 
 KEY = re.compile(r"(?P<organization>[0-9A-Za-z_-]{1,128})/(?P<hash>[0-9A-Za-z_-]{1,128})/context\.tar")
 MARKER = re.compile(r"[0-9A-Za-z_-]{1,128}/[0-9A-Za-z_-]{1,128}/")
@@ -37,10 +33,6 @@ XML: Headers = [(b"content-type", b"application/xml")]
 MAX_KEYS = 1000
 
 log = structlog.get_logger()
-
-
-class _ClientGone(Exception):
-    """The client left in the middle of its body."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +75,13 @@ class StorageApp:
                 raise StorageError("ServiceUnavailable", NOT_CONFIGURED)
             call = self._verified(scope, receive, send, path, authority)
             await self._dispatch(call, self._contexts.files)
-        except _ClientGone:
+        except ClientGone:
             log.info("upload_cut_short", path=path)
         except StorageError as error:
             await _answer(scope, send, answers.STATUS[error.code], error.body(), XML)
 
     def _verified(self, scope: Scope, receive: Receive, send: Send, path: str, authority: str) -> _Call:
-        headers: dict[str, str] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
-        headers["host"] = authority
+        headers = headers_of(scope) | {"host": authority}
         query: bytes = scope["query_string"]
         request = SignedRequest(scope["method"], path, query, headers)
         try:
@@ -246,7 +235,7 @@ async def _take_body(call: _Call, target: IO[bytes], max_bytes: int) -> str:
 
 async def _payload(call: _Call) -> AsyncIterator[bytes]:
     """The body without the framing that it may have within HTTP's own."""
-    kind, body = call.request.payload, _body(call.receive)
+    kind, body = call.request.payload, body_of(call.receive)
     if SHA256.fullmatch(kind) or kind == UNSIGNED_WHOLE:
         framed = body
     elif kind in SIGNED:
@@ -262,20 +251,9 @@ async def _payload(call: _Call) -> AsyncIterator[bytes]:
         raise StorageError("IncompleteBody", str(error)) from error
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _ClientGone
-        if piece := message.get("body", b""):
-            yield piece
-        if not message.get("more_body"):
-            return
-
-
 async def _drain(call: _Call, max_bytes: int) -> None:
     size = 0
-    async for piece in _body(call.receive):
+    async for piece in body_of(call.receive):
         size += len(piece)
         if size > max_bytes:
             raise StorageError("EntityTooLarge", "the body is too long")
