@@ -2,7 +2,7 @@
 
 from sandyard_api.jobs.wire import JobKind, JobResult
 from sandyard_api.sandboxes.states import Observed
-from tests.api.conftest import World, open_world
+from tests.api.conftest import World
 from tests.api.doubles import badly, well
 from tests.api.operations import ask, state, told
 
@@ -131,12 +131,10 @@ async def test_a_fork_s_name_must_be_safe(world: World) -> None:
         assert (await ask(world, sandbox, "fork", {"name": name})).status == 400
 
 
-async def test_a_fork_waits_for_no_runner_but_its_parents(tmp_path: object) -> None:
-    async with open_world(f"sqlite:///{tmp_path}/test.db", wait_seconds=0.2) as world:
-        await world.runner.beat()
-        parent = await world.create()
-        child = (await ask(world, parent, "fork", {})).json
-        other = type(world.runner)(world.internal, "runner-2")
-        await other.beat()
-        assert await other.claim() == []
-        assert [job.spec.sandbox_id for job in await world.runner.claim()] == [child["id"]]
+async def test_a_fork_waits_for_no_runner_but_its_parents(world: World) -> None:
+    parent = await world.create()
+    child = (await ask(world, parent, "fork", {})).json
+    other = type(world.runner)(world.internal, "runner-2")
+    await other.beat()
+    assert await other.claim() == []
+    assert [job.spec.sandbox_id for job in await world.runner.claim()] == [child["id"]]

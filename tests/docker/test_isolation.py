@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import os
+import shutil
 import socket
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -105,6 +108,38 @@ async def test_a_service_in_another_container_is_out_of_reach(runtime: DockerRun
         sandbox = await started(runtime)
         for target in (f"{network['IPAddress']} 8000", f"{network['Gateway']} {port}", f"{own_address()} {port}"):
             assert (await execute(runtime, sandbox, f"nc -w 2 {target} </dev/null"))[0] != 0, target
+    finally:
+        engine.remove_container(made, force=True)
+
+
+@contextlib.contextmanager
+def letting_through(bridge: str) -> Iterator[None]:
+    """The engine's own rules say nothing about what comes from this bridge or goes to it."""
+    rules = [["DOCKER-USER", way, bridge, "-j", "ACCEPT"] for way in ("-i", "-o")]
+    with contextlib.ExitStack() as stack:
+        for rule in rules:
+            subprocess.run(["iptables", "-w", "-I", *rule], check=True, timeout=10)
+            stack.callback(subprocess.run, ["iptables", "-w", "-D", *rule], check=True, timeout=10)
+        yield
+
+
+@pytest.mark.skipif(shutil.which("iptables") is None, reason="iptables is not installed")
+async def test_it_is_so_while_the_engine_lets_everything_through(
+    runtime: DockerRuntime, engine: Any, options: DockerOptions
+) -> None:
+    """Engines of some releases take their own rules away for a moment when they make a network."""
+    need_rules(runtime)
+    if os.geteuid() != 0:
+        pytest.skip("needs to be root")
+    made = await asyncio.to_thread(_serve, engine)
+    try:
+        address = engine.inspect_container(made)["NetworkSettings"]["IPAddress"]
+        await within(10, asyncio.to_thread(_await_connection, address, 8000))
+        sandbox = await started(runtime)
+        with letting_through(options.bridge):
+            assert (await execute(runtime, sandbox, f"nc -w 2 {address} 8000 </dev/null"))[0] != 0
+            await runtime._rules.remove()
+            assert (await execute(runtime, sandbox, f"nc -w 5 {address} 8000 </dev/null"))[0] == 0  # so it can fail
     finally:
         engine.remove_container(made, force=True)
 

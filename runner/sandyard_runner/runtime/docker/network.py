@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 
-from sandyard_runner.egress.closed import METADATA
+from sandyard_runner.egress.closed import CONTAINER_BRIDGES, METADATA
 from sandyard_runner.egress.nft import run_nft
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker.broker import Broker
@@ -19,13 +19,16 @@ from sandyard_runner.runtime.docker.options import LABEL_INSTALLATION, DockerOpt
 
 log = structlog.get_logger(__name__)
 
+PRIVATE, PRIVATE_V6 = "{ 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16 }", "fc00::/7"
+"""Where engines choose the networks of their bridges (RFC 1918, RFC 4193)."""
+
 
 def rules(options: DockerOptions, held: Sequence[Held] = (), ports: Ports | None = None) -> str:
     """The nftables script that replaces our table. Applying it twice is applying it once.
 
-    Drops what sandboxes send to any address of the machine itself, to ports that other containers publish on it, and to
-    link-local and metadata addresses; name servers among the latter stay reachable. What one of `held` may not reach is
-    dropped before; queries for names and for our proxy are led to `ports` of this machine.
+    Drops what sandboxes send to any address of the machine itself, to other containers and the ports that these publish
+    on it, and to link-local and metadata addresses; name servers among the latter stay reachable. What one of `held`
+    may not reach is dropped before; queries for names and for our proxy are led to `ports` of this machine.
     """
     table, bridge = f"inet {table_name(options)}", options.bridge
     return f"""
@@ -50,6 +53,7 @@ table {table} {{
     iifname != "{bridge}" accept
 {_jumps(held)}
     ct status dnat drop
+{_containers()}
     ip daddr 169.254.0.0/16 udp dport 53 accept
     ip daddr 169.254.0.0/16 tcp dport 53 accept
     ip daddr {{ 169.254.0.0/16, {", ".join(METADATA)} }} drop
@@ -77,6 +81,14 @@ def _of_sandbox(held: Held) -> str:
 
 def _jumps(held: Sequence[Held]) -> str:
     return "\n".join(f"    ip saddr {each.address} jump {each.chain}" for each in held if each.policy.is_listed)
+
+
+def _containers() -> str:
+    """The engine keeps its networks apart, too, but takes its rules away for a moment whenever it makes a network."""
+    return "\n".join(
+        f'    oifname "{prefix}*" ip daddr {PRIVATE} drop\n    oifname "{prefix}*" ip6 daddr {PRIVATE_V6} drop'
+        for prefix in CONTAINER_BRIDGES
+    )
 
 
 def _redirects(held: Sequence[Held], ports: Ports | None) -> str:
