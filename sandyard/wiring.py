@@ -12,7 +12,7 @@ import structlog
 from cryptography.fernet import Fernet
 
 from sandyard import __version__
-from sandyard.authority import authority_of, issue_certificate
+from sandyard.authority import authority_of
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
@@ -199,6 +199,8 @@ def open_secure(settings: Settings, stack: AsyncExitStack) -> Secure | None:
     authority = authority_of(settings.data_dir)
     if not authority.exists:
         return None
+    from sandyard.issuing import issue_certificate
+
     certificate = issue_certificate(authority, extra_names=settings.allowed_hosts)
     listener = listen_tcp(settings.host, settings.https_port)
     stack.callback(listener.close)

@@ -64,6 +64,14 @@ CHANNEL_SANDBOXES = "sandboxes"
 """Hint between replicas: a sandbox changed. Payload: its id."""
 
 
+class Given(Provide):
+    """One is only ever the same as itself: the router compares each with each for every handler when it starts."""
+
+    __slots__ = ()
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What handlers can ask for, by the name of the argument."""
@@ -111,12 +119,14 @@ class Services:
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
-        named = {name: Provide(_give(getattr(self, name)), sync_to_thread=False) for name in self.__slots__}
+        named: dict[str, Provide] = {
+            name: Given(_give(getattr(self, name)), sync_to_thread=False) for name in self.__slots__
+        }
         return named | {
-            "grant": Provide(provide_grant, sync_to_thread=False),
-            "origin": Provide(provide_origin, sync_to_thread=False),
-            "key": Provide(provide_key, sync_to_thread=False),
-            "item_id": Provide(provide_item_id, sync_to_thread=False),
+            "grant": Given(provide_grant, sync_to_thread=False),
+            "origin": Given(provide_origin, sync_to_thread=False),
+            "key": Given(provide_key, sync_to_thread=False),
+            "item_id": Given(provide_item_id, sync_to_thread=False),
         }
 
 

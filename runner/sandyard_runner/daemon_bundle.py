@@ -10,6 +10,7 @@ Built once from the interpreter that runs Sandyard and kept under a hash of its 
 It is started through its own loader, so that nothing of the image it runs in is used.
 """
 
+import fcntl
 import hashlib
 import importlib.util
 import os
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,7 +96,7 @@ class _Entry:
 
 
 def ensure_bundle(directory: Path) -> Bundle:
-    """The bundle for this machine under `directory`, built if it is not there. Blocks; may be repeated and raced.
+    """The bundle for this machine under `directory`, built if it is not there. Blocks, also while another builds it.
 
     Raises `BundleError` where the interpreter cannot be bundled (not Linux, statically linked).
     """
@@ -109,8 +111,22 @@ def ensure_bundle(directory: Path) -> Bundle:
     digest = _digest(entries)
     bundle = Bundle(directory / f"{digest}-{arch}", digest, arch, f"{_LIB}/{loader.name}")
     if not bundle.path.is_dir():
-        _build(bundle.path, entries)
+        directory.mkdir(parents=True, exist_ok=True)
+        with _alone(directory):
+            if not bundle.path.is_dir():
+                _build(bundle.path, entries)
     return bundle
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """One process at a time."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _entries(loader: Path) -> Iterator[_Entry]:
@@ -222,7 +238,6 @@ def _digest(entries: Sequence[_Entry]) -> str:
 
 def _build(destination: Path, entries: Sequence[_Entry]) -> None:
     """Fill a directory beside `destination` and rename it; a bundle is there whole or not at all."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=destination.parent) as scratch:
         root = Path(scratch) / "bundle"
         for entry in entries:
@@ -234,11 +249,7 @@ def _build(destination: Path, entries: Sequence[_Entry]) -> None:
                 shutil.copyfile(entry.source, target)
             # Whatever the umask: the daemon may run as any user of the sandbox.
             target.chmod(0o755 if entry.is_executable else 0o644)
-        try:
-            root.rename(destination)
-        except OSError:
-            if not destination.is_dir():  # else another process finished the same bundle first
-                raise
+        root.rename(destination)
 
 
 def _make_directories(root: Path, directory: Path) -> None:

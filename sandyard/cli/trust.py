@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
-from sandyard.authority import authority_of, make_authority
+from sandyard.authority import authority_of
 from sandyard.cli.lifetime import say
 from sandyard.cli.options import settings_of, settings_options
 from sandyard.ids import RandomIds
+from sandyard.issuing import make_authority
 from sandyard.keeping import keep_secret
 from sandyard.trusting import CannotTrust, run_steps, steps
 

@@ -2,3 +2,5 @@
 
 READY = "server.json"
 """Name of the file by which a server of a test run says where it is."""
+DATA = "data"
+"""The data directory within the folder of such a server."""

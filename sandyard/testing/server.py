@@ -4,9 +4,12 @@
 """
 
 import argparse
+import subprocess
+import sys
 from pathlib import Path
 
 from sandyard.collector import importing
+from sandyard.testing import DATA
 
 
 def main() -> None:
@@ -17,10 +20,15 @@ def main() -> None:
     for name in ("runtime", "isolation", "network"):
         parser.add_argument(f"--{name}")
     arguments = parser.parse_args()
-    with importing():  # what is imported here is nearly all of the time until we are ready
-        from sandyard.testing.serving import serve
     chosen = {name: getattr(arguments, name) for name in ("runtime", "isolation", "network")}
-    serve(arguments.folder, arguments.owner_pid, chosen)
+    # Importing is most of the time until we are ready: by then another processor has made what the runtime waits for.
+    data = arguments.folder / DATA
+    data.mkdir(mode=0o700, exist_ok=True)
+    building = [sys.executable, "-m", "sandyard_runner.daemon_bundle", str(data / "bundles")]
+    with subprocess.Popen(building, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL):  # noqa: S603
+        with importing():
+            from sandyard.testing.serving import serve
+        serve(arguments.folder, arguments.owner_pid, chosen)
 
 
 if __name__ == "__main__":

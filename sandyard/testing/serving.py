@@ -10,7 +10,7 @@ from pathlib import Path
 from sandyard.cli.lifetime import run, told_to_end
 from sandyard.keeping import hold
 from sandyard.settings import Settings, read_settings
-from sandyard.testing import READY
+from sandyard.testing import DATA, READY
 from sandyard.wiring import open_embedded
 from sandyard_runner.app import Leave
 
@@ -19,7 +19,7 @@ POLL_SECONDS = 0.5
 
 def serve(folder: Path, owner_pid: int, chosen: Mapping[str, str | None]) -> None:
     """Serve until told to end, or the owner has ended. `chosen` are settings; `None` is their default."""
-    settings = read_settings(None, port=0, data_dir=folder / "data", journal=True, **chosen)
+    settings = read_settings(None, port=0, data_dir=folder / DATA, journal=True, **chosen)
     run(_serve(settings, folder, owner_pid), log_level=settings.log_level)
 
 

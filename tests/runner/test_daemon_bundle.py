@@ -1,10 +1,12 @@
 """The daemon bundle: complete, relocatable, built once."""
 
+import fcntl
 import ipaddress
 import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -102,6 +104,21 @@ def test_a_second_call_gives_the_same_bundle_and_leaves_no_scratch(bundle: Bundl
     assert again == bundle
     assert again.path.stat().st_ino == made
     assert [path.name for path in bundle.path.parent.iterdir()] == [bundle.path.name]
+
+
+def test_whoever_comes_while_it_is_built_waits_for_it(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)  # as one that builds has it
+    with ThreadPoolExecutor() as pool:
+        try:
+            waiting = [pool.submit(ensure_bundle, tmp_path) for _ in range(2)]
+            done, _ = wait(waiting, timeout=1)
+            assert (len(done), list(tmp_path.iterdir())) == (0, [])
+        finally:
+            os.close(descriptor)
+        first, second = (each.result(timeout=60) for each in waiting)
+    assert first == second
+    assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
 
 
 def test_every_file_can_be_read_by_any_user_whatever_the_umask(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner
 from cryptography import x509
 
-from sandyard.authority import authority_of, issue_certificate, make_authority
+from sandyard.authority import authority_of
 from sandyard.cli import main
+from sandyard.issuing import issue_certificate, make_authority
 from sandyard.trusting import CannotTrust, Store, run_steps, steps
 
 DATA_OPTION = "--data-dir"

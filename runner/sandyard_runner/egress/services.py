@@ -5,15 +5,18 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sandyard_runner.egress.authority import EgressAuthority
 from sandyard_runner.egress.names import FindClient, NameServer
 from sandyard_runner.egress.outside import Here, Outside
 from sandyard_runner.egress.policy import Policy
-from sandyard_runner.egress.proxy import SecretProxy
 from sandyard_runner.egress.resolver import Resolver
 from sandyard_runner.egress.upstreams import Upstreams
+
+if TYPE_CHECKING:  # certificates and HTTP/2 are much to import for what few sandboxes need
+    from sandyard_runner.egress.authority import EgressAuthority
 
 BACKLOG = 128
 
@@ -31,14 +34,23 @@ class Services:
     """What both runtimes share: the resolver and the authority."""
 
     def __init__(self, folder: Path, servers: tuple[str, ...], outside: Outside | None = None) -> None:
-        self.authority = EgressAuthority(folder)
+        self._folder = folder
         self._outside = outside or Here()
         self._resolver = Resolver(servers, self._outside)
         self._upstreams = Upstreams(self._resolver, self._outside)
 
+    @cached_property
+    def authority(self) -> "EgressAuthority":
+        """What sandboxes with secrets trust."""
+        from sandyard_runner.egress.authority import EgressAuthority
+
+        return EgressAuthority(self._folder)
+
     @asynccontextmanager
     async def serving(self, sockets: Sockets, find: FindClient) -> AsyncIterator[None]:
         """Serve on the sockets until the block ends; they are closed then."""
+        from sandyard_runner.egress.proxy import SecretProxy
+
         names = NameServer(find, self._resolver, self._outside)
         proxy = SecretProxy(find, self._upstreams, self.authority)
         loop = asyncio.get_running_loop()
