@@ -5,8 +5,9 @@ import contextlib
 import json
 import os
 import socket
+import subprocess
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.door_http import Door, ask
 from sandyard_runner.errors import RuntimeFailure
-from sandyard_runner.runtime.local.options import LocalOptions
+from sandyard_runner.runtime.local.options import LocalOptions, Network
 from sandyard_runner.runtime.local.runtime import LocalRuntime, open_local_runtime
 from sandyard_runner.wire import Enforcement
 from tests.runner.conftest import eventually
@@ -254,3 +255,26 @@ async def test_a_sandbox_sees_its_limits_and_cannot_change_them(runtime: LocalRu
     assert int(mounts) >= 1
     _, writable = await run(runtime, spec, "grep ' /sys/fs/cgroup' /proc/self/mountinfo | grep -v ' ro,'")
     assert writable == ""
+
+
+@contextlib.contextmanager
+def overlay(folder: Path) -> Iterator[Path]:
+    """A directory on an overlay file system, as one within a container's own root is."""
+    merged, lower, upper, work = (folder / name for name in ("merged", "lower", "upper", "work"))
+    for made in (merged, lower, upper, work):
+        made.mkdir()
+    layers = f"lowerdir={lower},upperdir={upper},workdir={work}"
+    command = ["mount", "-t", "overlay", "overlay", "-o", layers, str(merged)]
+    if subprocess.run(command, capture_output=True, timeout=10).returncode:
+        pytest.skip("needs to be root, on a file system that an overlay can be upon")
+    try:
+        yield merged
+    finally:
+        subprocess.run(["umount", str(merged)], check=True, timeout=10)
+
+
+@pytest.mark.root
+async def test_a_data_directory_on_an_overlay_file_system_says_where_it_would_do(tmp_path: Path) -> None:
+    with overlay(tmp_path) as folder, pytest.raises(RuntimeFailure, match="on a volume or a tmpfs may do"):
+        async with open_local_runtime(LocalOptions(folder / "data", tmp_path / "doors", network=Network.NONE)):
+            pass

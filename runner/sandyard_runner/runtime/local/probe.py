@@ -40,8 +40,9 @@ async def probe(layout: Layout, veth: Veth) -> None:
             launched.first.signal(signal.SIGKILL)
             await asyncio.to_thread(launched.child.wait)
     except PermissionError as error:
-        # Root in a plain container may not make device nodes, for one: the same refusal at another step.
-        raise RuntimeFailure(REFUSED_HINT.format(reason=error)) from error
+        # For one, an overlay file system, such as a container's own, does not take the whiteouts of another.
+        reason = f"{error}; in a container a data directory on a volume or a tmpfs may do"
+        raise RuntimeFailure(REFUSED_HINT.format(reason=reason)) from error
     except OSError as error:
         raise RuntimeFailure(f"the local runtime cannot work in {layout.options.data_dir}: {error}") from error
     finally:
