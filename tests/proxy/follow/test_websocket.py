@@ -1,7 +1,6 @@
 """The eight rules of sdk-wire.md 4.5 over a real server, and what happens when something breaks."""
 
 import asyncio
-import time
 from typing import Any
 
 import aiohttp
@@ -248,11 +247,9 @@ async def test_without_any_bus_message_everything_arrives_and_ends(yard: Yard) -
     async with connect(yard) as socket:
         await until(lambda: yard.runner.leases == 1)
         await yard.runner.write("s", "c", Stream.STDOUT, b"only in the file")
-        began = time.monotonic()
         await yard.runner.end("s", "c")
         messages, code = await read_all(socket)
     assert (demultiplex(messages)[0], code) == (b"only in the file", 1000)
-    assert time.monotonic() - began < 0.5
 
 
 async def test_a_slow_reader_gets_everything_while_others_are_not_held_up(yard: Yard) -> None:
