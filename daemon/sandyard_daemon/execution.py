@@ -10,7 +10,7 @@ from typing import NamedTuple
 from sandyard_daemon.children import Children
 from sandyard_daemon.environment import Environment
 from sandyard_daemon.linux import set_descriptor_limit
-from sandyard_daemon.sessions.capture import Capture
+from sandyard_daemon.sessions.capture import Capture, reading
 from sandyard_daemon.state import StateDirectory
 
 MAX_OUTPUT = 32 << 20
@@ -70,7 +70,7 @@ class Executions:
     async def run_program(self, program: Program, timeout: float | None) -> Outcome:
         """Run it to its end; `timeout` in seconds. Cancelling kills its process group."""
         output = _Output()
-        capture = Capture(output.keep, lambda: self._ended(capture, output))
+        capture = Capture(reading(output.keep), lambda: self._ended(capture, output))
         self._captures.add(capture)
         try:
             process = self._start(program, capture)

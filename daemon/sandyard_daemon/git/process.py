@@ -14,7 +14,7 @@ from sandyard_daemon.environment import Environment
 from sandyard_daemon.git.access import NO_ACCESS, Access, configuration, memory_file
 from sandyard_daemon.git.errors import GitFailed, GitMissing, TookTooLong
 from sandyard_daemon.linux import set_descriptor_limit
-from sandyard_daemon.sessions.capture import Capture
+from sandyard_daemon.sessions.capture import Capture, reading
 
 LOCAL_SECONDS = 300.0
 """What a command that talks to nobody may take."""
@@ -95,7 +95,7 @@ class Git:
     def started(self, command: Command) -> Iterator["Running"]:
         """A git that runs until it is done, at the longest until the block ends. Raises `GitMissing`, `GitFailed`."""
         errors = _Errors(command.access)
-        capture = Capture(errors.keep, lambda: None)
+        capture = Capture(reading(errors.keep), lambda: None)
         reader, writer = os.pipe2(os.O_CLOEXEC)
         os.set_blocking(reader, False)
         try:

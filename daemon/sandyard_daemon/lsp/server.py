@@ -18,7 +18,7 @@ from sandyard_daemon.lsp import places
 from sandyard_daemon.lsp.programs import Program, kind_of_document
 from sandyard_daemon.lsp.rpc import Connection
 from sandyard_daemon.lsp.symbols import completions, symbols
-from sandyard_daemon.sessions.capture import Capture
+from sandyard_daemon.sessions.capture import Capture, reading
 
 START_SECONDS = 40.0
 ANSWER_SECONDS = 30.0
@@ -134,7 +134,7 @@ class LanguageServer:
     def _launch(self, path: str, environment: Environment, children: Children) -> None:
         """Raises `Internal`."""
         ours, theirs = socket.socketpair()
-        self._stderr = Capture(self._keep_error, lambda: None)
+        self._stderr = Capture(reading(self._keep_error), lambda: None)
         try:
             process = subprocess.Popen(  # noqa: S603  the sandbox's own program
                 [path, *self.program.arguments],

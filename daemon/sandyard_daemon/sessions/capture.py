@@ -6,16 +6,39 @@ from collections.abc import Callable
 
 from sandyard_daemon.linux import bytes_waiting, large_pipe
 
-_BUFFER = memoryview(bytearray(256 << 10))
+Take = Callable[[int, int], int]
+"""Moves bytes out of a pipe, given its reading end and how many at the most: how many it were, 0 at the pipe's end.
+
+Raises `BlockingIOError` when there is nothing now.
+"""
+_MOST = 256 << 10
+_BUFFER = memoryview(bytearray(_MOST))
 """One for all pipes: the loop reads one at a time, and what was read is stored before the next read."""
-_READS_PER_TURN = 4
+_TAKES_PER_TURN = 4
+
+
+def reading(keep: Callable[[memoryview], None]) -> Take:
+    """Reads what `keep` is then given; it is valid until that returns."""
+
+    def take(pipe: int, most: int) -> int:
+        data = read(pipe, most)
+        if data:
+            keep(data)
+        return len(data)
+
+    return take
+
+
+def read(pipe: int, most: int) -> memoryview:
+    """Valid until the next read. Raises `BlockingIOError`."""
+    return _BUFFER[: os.readv(pipe, [_BUFFER[:most]])]
 
 
 class Capture:
-    """Reads one pipe. The far end is opened by others through `path`, as often as they like."""
+    """Empties one pipe. The far end is opened by others through `path`, as often as they like."""
 
-    def __init__(self, keep: Callable[[memoryview], None], ended: Callable[[], None]) -> None:
-        self._keep = keep
+    def __init__(self, take: Take, ended: Callable[[], None]) -> None:
+        self._take_from = take
         self._ended = ended
         self._reader, self._writer = large_pipe()
         self.is_open = True
@@ -41,7 +64,7 @@ class Capture:
         """Read what is in the pipe now, not what comes meanwhile."""
         remaining = bytes_waiting(self._reader) if self.is_open else 0
         while remaining > 0:
-            count = self._take(min(remaining, len(_BUFFER)))
+            count = self._take(min(remaining, _MOST))
             if count <= 0:
                 return
             remaining -= count
@@ -55,20 +78,17 @@ class Capture:
             os.close(self._reader)
 
     def _read(self) -> None:
-        for _ in range(_READS_PER_TURN):
-            count = self._take(len(_BUFFER))
+        for _ in range(_TAKES_PER_TURN):
+            count = self._take(_MOST)
             if count == 0:
                 self.close()
                 self._ended()
-            if count < len(_BUFFER):
+            if count < _MOST:
                 return
 
     def _take(self, most: int) -> int:
-        """How many bytes were read and kept; 0 at the end of the pipe, -1 when there is nothing now."""
+        """How many bytes were taken; 0 at the end of the pipe, -1 when there is nothing now."""
         try:
-            count = os.readv(self._reader, [_BUFFER[:most]])
+            return self._take_from(self._reader, most)
         except BlockingIOError:
             return -1
-        if count:
-            self._keep(_BUFFER[:count])
-        return count

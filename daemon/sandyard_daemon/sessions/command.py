@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from enum import Enum
+from functools import partial
 
 from sandyard_daemon.errors import BadRequest, CommandCompleted, DaemonError, SessionEnded
 from sandyard_daemon.sessions.capture import Capture
@@ -51,8 +52,8 @@ class Command:
         with open(descriptor, "wb") as script:
             script.write(self.text.encode("utf-8", "surrogateescape"))
         self._captures = (
-            Capture(lambda data: self.log.append(Stream.STDOUT, data), self._rest),
-            Capture(lambda data: self.log.append(Stream.STDERR, data), self._rest),
+            Capture(partial(self.log.take, Stream.STDOUT), self._rest),
+            Capture(partial(self.log.take, Stream.STDERR), self._rest),
         )
         stdin = os.devnull
         if self.is_async:

@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
+from sandyard_daemon.sessions.capture import read
 from sandyard_daemon.wire import EXIT_CODE, FRAME_HEADER, MAX_FRAME_PAYLOAD, LogFrame, LogHead, Stream
 
 DEFAULT_CAP = 1 << 30
@@ -73,6 +74,26 @@ class CommandLog:
         if kept < len(data):
             self._drop(len(data) - kept, "the log's limit is reached" if kept == room else "the disk is full")
         self._wake()
+
+    def take(self, stream: Stream, pipe: int, most: int) -> int:
+        """Append what is in a pipe, without it coming by us; a `Take` for each stream."""
+        room = self._cap - self.size
+        if room > 0 and not self._truncated and not self.removed:
+            try:
+                moved = os.splice(pipe, self._open(), min(most, room), flags=os.SPLICE_F_NONBLOCK)
+            except BlockingIOError:
+                raise
+            except OSError:
+                pass  # a file system that does not have it, or a full disk: then `append` says so
+            else:
+                if moved:
+                    self._extend(stream, moved)
+                    self._wake()
+                return moved
+        data = read(pipe, most)
+        if data:
+            self.append(stream, data)
+        return len(data)
 
     def finish(self, exit_code: int) -> None:
         """Write the end record: what the command itself wrote is all here. Later bytes of its children may follow."""
@@ -216,9 +237,10 @@ class CommandLog:
 
     def _open(self) -> int:
         if self._data is None:
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
             self._data = os.open(self._name + ".log", flags, 0o600)
-            self._index = os.open(self._name + ".runs", flags, 0o600)
+            os.lseek(self._data, 0, os.SEEK_END)  # and not O_APPEND, with which nothing can be spliced
+            self._index = os.open(self._name + ".runs", flags | os.O_APPEND, 0o600)
         return self._data
 
     def _extend(self, stream: Stream, length: int) -> None:
