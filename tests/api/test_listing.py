@@ -1,5 +1,6 @@
 """Lists: filters, sorting and both kinds of pages, on both databases."""
 
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -7,18 +8,25 @@ from urllib.parse import quote
 import pytest
 from sqlalchemy import select
 
+from sandyard.clock import ManualClock
 from sandyard_api.organizations.models import Organization
 from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.states import Desired, Observed
 from tests import factories
-from tests.api.conftest import World
+from tests.api.conftest import World, open_world
 from tests.factories import NOON
 
 
 @pytest.fixture
-async def listed(either_world: World) -> World:
-    """Five sandboxes: three started, one stopping, one in error; and one destroyed."""
-    async with either_world.plane.database.transaction() as db:
+async def listed(database_url: str) -> AsyncIterator[World]:
+    """Five sandboxes: three started, one stopping, one in error; and one destroyed. No time passes: no timer acts."""
+    async with open_world(database_url, clock=ManualClock(NOON)) as world:
+        await fill(world)
+        yield world
+
+
+async def fill(world: World) -> None:
+    async with world.plane.database.transaction() as db:
         owner = await db.scalar(select(Organization.id))
         rows: list[dict[str, Any]] = [
             {"name": "alpha", "labels": {"team": "red", "a.b/c": "1"}, "cpu": 1},
@@ -31,7 +39,6 @@ async def listed(either_world: World) -> World:
         for number, row in enumerate(rows):
             at = NOON + timedelta(minutes=number)
             db.add(factories.sandbox(f"id-{number}", organization_id=owner, created_at=at, last_activity_at=at, **row))
-    return either_world
 
 
 async def names(world: World, query: str) -> list[str]:
