@@ -42,14 +42,14 @@ _STDLIB = f"{_LIB}/python{_VERSION}"
 # Never needed inside a sandbox, and half of the library's size. `_hashlib` goes too: hashlib and hmac do without, and
 # with it they would load OpenSSL, which travels for `telemetry/tls.py` alone (docs/decisions/0007).
 _LEFT_OUT_MODULES = frozenset(
-    """__pycache__ antigravity compileall ctypes.test curses dbm dist-packages distutils ensurepip idlelib imaplib
+    """__pycache__ _pyrepl antigravity compileall ctypes.test curses dbm dist-packages distutils ensurepip idlelib imaplib
     lib-dynload lib2to3 mailbox nntplib pdb poplib pydoc pydoc_data site-packages sitecustomize smtpd smtplib sqlite3
     telnetlib test this tkinter turtle turtledemo unittest usercustomize venv webbrowser wsgiref xmlrpc""".split()
 )
 _LEFT_OUT_MODULE = re.compile(r"^(config-|_sysconfigdata|_distutils_)")
 _LEFT_OUT_EXTENSION = re.compile(
     r"^(_hashlib|_sqlite3|_tkinter|_curses|_curses_panel|_dbm|_gdbm|_crypt|readline|nis|ossaudiodev|audioop|spwd|xx"
-    r"|_codecs_(cn|hk|iso2022|jp|kr|tw)|_test|_ctypes_test|_xx|_lsprof|_uuid)"
+    r"|_codecs_(cn|hk|iso2022|jp|kr|tw)|_test|_ctypes_test|_xx|_lsprof|_uuid|_remote_debugging|_zstd)"
 )
 _LIBRARY_LINE = re.compile(r"^\s*(\S+) => (/\S+)")
 _LOADER_TIMEOUT_SECONDS = 20

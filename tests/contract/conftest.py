@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import docker
 import httpx
 import pytest
-from docker.errors import DockerException
 
+from sandyard_runner.runtime.docker import engine_answers
 from tests.conformance.redis_server import RedisServer
 from tests.contract.postgres_server import PostgresServer
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations, start
@@ -88,12 +87,8 @@ def remove_sandboxes(instance: Instance) -> None:
 
 
 def _need_docker() -> None:
-    try:
-        client = docker.from_env()
-        client.ping()
-        client.close()
-    except (DockerException, OSError) as problem:
-        pytest.skip(f"no Docker engine answers: {problem}")
+    if why := engine_answers():
+        pytest.skip(why)
 
 
 @pytest.fixture

@@ -135,6 +135,33 @@ def test_d21_typescript_has_its_own_line_numbers_and_modules_of_the_work_directo
     assert sorted(path.name for path in daemon.home.iterdir()) == [".sandyard", "helper.js", "node_modules"]
 
 
+NODE_WITHOUT_TYPESCRIPT = """#!/bin/sh
+case $1 in --experimental-*) echo ERR_NO_TYPESCRIPT; exit 1;; esac
+[ "$1" != -e ] || exec NODE -e "
+Object.defineProperty(process, 'allowedNodeEnvironmentFlags', {value: new Set(['--experimental-strip-types'])})
+Object.defineProperty(process, 'config', {value: {variables: {node_use_amaro: false}}})
+$2"
+exec NODE "$@"
+"""
+
+
+COPYING_ESBUILD = """#!/bin/sh
+cp "$1" "$1.cjs"
+"""
+
+
+@needs_node
+def test_a_node_that_knows_the_flags_and_was_built_without_typescript_is_not_asked_to_run_it(
+    start_daemon: Starter, tmp_path: Path
+) -> None:
+    programs = {"node": NODE_WITHOUT_TYPESCRIPT.replace("NODE", str(shutil.which("node"))), "esbuild": COPYING_ESBUILD}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    daemon = start_daemon(PATH=f"{tmp_path}:/usr/bin:/bin")
+    assert run(daemon, "console.log(6 * 7)", "typescript") == {"exitCode": 0, "result": "42\n"}
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

@@ -1,9 +1,14 @@
 """Whatever docker-py raises becomes one of ours, with what was tried in its text."""
 
+import os
+import socket
+from pathlib import Path
+
 import docker.errors
 import pytest
 import requests
 
+from sandyard_runner.runtime.docker.engine import open_client
 from sandyard_runner.runtime.docker.failures import TABLE, Conflict, EngineUnreachable, Missing, translate
 
 
@@ -47,3 +52,19 @@ def test_the_engines_own_words_reach_the_user() -> None:
 
 def test_only_an_engine_that_is_away_is_worth_repeating() -> None:
     assert translate(docker.errors.DockerException("refused"), "list").recoverable
+
+
+@pytest.mark.parametrize("left_behind", [False, True], ids=["nothing is there", "what listened there is gone"])
+def test_an_engine_that_is_away_is_named_and_leaves_no_socket_open(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, left_behind: bool
+) -> None:
+    place = tmp_path / "engine.sock"
+    if left_behind:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(place))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{place}")
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(EngineUnreachable, match=str(place)) as caught:
+        open_client()
+    assert set(os.listdir("/proc/self/fd")) <= before, "what the exception holds is not for the collector to close"
+    assert caught.value.recoverable

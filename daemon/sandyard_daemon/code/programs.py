@@ -17,11 +17,14 @@ from sandyard_daemon.state import StateDirectory
 _NODE_QUESTION = """
 const has = (flag) => process.allowedNodeEnvironmentFlags.has(flag)
 const types = ['--experimental-transform-types', '--experimental-strip-types'].find(has)
-const able = types !== undefined || process.features.typescript
+const able = (types !== undefined || process.features.typescript) && process.config.variables.node_use_amaro !== false
 const quiet = has('--disable-warning') ? ['--disable-warning=ExperimentalWarning'] : []
 console.log(JSON.stringify(able ? [...(types ? [types] : []), ...quiet] : null))
 """
-"""Prints the flags with which this Node runs TypeScript, or `null` when it cannot."""
+"""Prints the flags with which this Node runs TypeScript, or `null` when it cannot.
+
+Debian's knows the flags and is built without what is behind them (amaro). *Source:* ERR_NO_TYPESCRIPT in Node's errors.
+"""
 _NODE_SECONDS = 20.0
 _ESBUILD = """
 esbuild=$1 node=$2 file=$3; shift 3

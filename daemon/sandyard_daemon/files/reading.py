@@ -19,6 +19,7 @@ class Readable:
         self._path = path
         self._lock = threading.Lock()
         self._descriptor: int | None = None
+        self._is_over = False
         self.status: os.stat_result
 
     def open(self) -> None:
@@ -27,6 +28,8 @@ class Readable:
         Opening a FIFO could wait for ever, and opening some devices does something.
         """
         with self._lock:
+            if self._is_over:
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
             _check_regular(os.stat(self._path), self._path)
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
             self.status = os.fstat(self._descriptor)
@@ -46,8 +49,9 @@ class Readable:
         return data
 
     def close(self) -> None:
-        """May be repeated."""
+        """For good: whoever opens it later, on a thread that was slower, is refused. May be repeated."""
         with self._lock:
+            self._is_over = True
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None

@@ -17,6 +17,7 @@ _CLOSED_DIRECTORY = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _NOT_RENAMED = frozenset({errno.EBUSY, errno.EPERM, errno.EACCES, errno.EXDEV})
 """A mount point such as `/etc/hosts`, or a sticky directory with somebody else's file: it can only be written to."""
 _PIECE = 8 << 20
+OVER = "the upload is over"
 
 
 class Staged:
@@ -34,12 +35,15 @@ class Staged:
         self._descriptor: int | None = None
         self._temporary: str | None = None
         self._made: list[str] = []
+        self._is_over = False
         self.size = 0
         """Bytes written so far."""
 
     def open(self) -> None:
         """Begin; makes missing parents. Raises `OSError`, `BadRequest`."""
         with self._lock:
+            if self._is_over:
+                raise OSError(errno.EBADF, OVER)
             self._target, self._old = _target_of(self._path)
             if self._old is not None and not os.access(self._target, os.W_OK, effective_ids=True):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), self._path)
@@ -84,8 +88,9 @@ class Staged:
             os.close(descriptor)
 
     def discard(self) -> None:
-        """Leave nothing behind of what was not committed; may be repeated."""
+        """Leave nothing behind of what was not committed; whoever opens it later is refused. May be repeated."""
         with self._lock:
+            self._is_over = True
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
@@ -98,7 +103,7 @@ class Staged:
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:
-            raise OSError(errno.EBADF, "the upload is over")
+            raise OSError(errno.EBADF, OVER)
         return self._descriptor
 
     def _make_directories(self, directory: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sandyard_daemon.files.reading import Readable
 from sandyard_daemon.wire import DOOR_HEADER
 from tests.daemon.conftest import SECRET, Answer, Daemon, DoorConnection, eventually
 from tests.daemon.files import error_of
@@ -183,3 +184,11 @@ def test_clients_that_go_away_in_the_middle_of_a_download_leave_no_descriptor(
     for _ in range(5):
         assert daemon.ask("HEAD", path("/download", path="large")).status == 200
     eventually(lambda: descriptors(daemon) == before)
+
+
+def test_a_file_whose_client_went_before_a_thread_came_to_open_it_stays_closed(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    file = Readable(str(tmp_path / "f"))
+    file.close()  # on another thread, which was quicker
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.open()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandyard_daemon.files.staging import Staged
 from sandyard_daemon.wire import DOOR_HEADER
 from tests.daemon.conftest import SECRET, Answer, Daemon, Starter, eventually
 from tests.daemon.files import BOUNDARY, FORM, conforms, error_of, form
@@ -259,3 +260,11 @@ def test_d31_a_file_of_ours_in_a_directory_that_is_not_is_written_in_place(
     assert upload(daemon, "/upload-v2", str(mine), b"new").status == 200
     assert mine.read_bytes() == b"new"
     assert [entry.name for entry in closed.iterdir()] == ["mine"]
+
+
+def test_an_upload_whose_client_went_before_a_thread_came_to_open_it_leaves_nothing(tmp_path: Path) -> None:
+    staged = Staged(str(tmp_path / "folder" / "f"))
+    staged.discard()  # on another thread, which was quicker
+    with pytest.raises(OSError, match="over"):
+        staged.open()
+    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """The Docker engine from asynchronous code: calls in one bounded thread pool, each stream in a thread of its own."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from docker import APIClient
-from docker.utils import kwargs_from_env
+from docker.errors import DockerException
+from docker.utils import kwargs_from_env, parse_host
 
 from sandyard_runner.runtime.docker.failures import WRAPPED, EngineUnreachable, translate
 
@@ -23,6 +25,7 @@ Item = dict[str, Any]
 THREADS = 8
 CALL_SECONDS = 120
 """Longest single answer; removing a large container is the slowest."""
+KNOCK_SECONDS = 3
 STREAM_SECONDS = 1800
 """Longest silence within a pull or build."""
 
@@ -35,9 +38,23 @@ def open_client(timeout_seconds: int | None = CALL_SECONDS) -> APIClient:
     # docker-py takes `None`, its published types do not.
     settings: dict[str, Any] = kwargs_from_env() | {"timeout": timeout_seconds}
     try:
+        _knock(parse_host(settings.get("base_url")))
         return APIClient(version="auto", max_pool_size=THREADS, **settings)
     except WRAPPED as error:
         raise translate(error, "reach the Docker engine") from error
+
+
+def _knock(address: str) -> None:
+    """Raise `DockerException` when nobody listens at that unix socket: docker-py never closes one that got nowhere."""
+    scheme, _, path = address.partition("://")
+    if scheme != "http+unix":
+        return
+    with socket.socket(socket.AF_UNIX) as door:
+        door.settimeout(KNOCK_SECONDS)
+        try:
+            door.connect(path)
+        except OSError as error:
+            raise DockerException(f"{path}: {error.strerror or error}") from error
 
 
 class Engine:
