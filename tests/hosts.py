@@ -81,7 +81,9 @@ def open_network() -> Iterator[Network]:
         pytest.skip("needs root and ip(8)")
     network = Network(f"tn{secrets.token_hex(2)}")
     ip("link", "add", network.bridge, "type", "bridge")
-    forward = [["FORWARD", way, network.bridge, "-j", "ACCEPT"] for way in ("-i", "-o")]
+    # A machine with an engine drops by default what it forwards; one without iptables has nobody's rules for that.
+    ways = ("-i", "-o") if shutil.which("iptables") else ()
+    forward = [["FORWARD", way, network.bridge, "-j", "ACCEPT"] for way in ways]
     try:
         ip("addr", "add", f"{NETWORK}.1/24", "dev", network.bridge)
         ip("link", "set", network.bridge, "up")

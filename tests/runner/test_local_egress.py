@@ -123,6 +123,8 @@ def leftovers(options: LocalOptions) -> list[str]:
     prefix = Veth(options.data_dir)._prefix
     said = os.listdir("/sys/class/net")
     for command in (["nft", "list", "tables"], ["iptables", "-w", "-S", "FORWARD"]):
+        if shutil.which(command[0]) is None:
+            continue
         said += subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in said if prefix in line]
 
