@@ -42,9 +42,10 @@ _STDLIB = f"{_LIB}/python{_VERSION}"
 # Never needed inside a sandbox, and half of the library's size. `_hashlib` goes too: hashlib and hmac do without, and
 # with it they would load OpenSSL, which travels for `telemetry/tls.py` alone (docs/decisions/0007).
 _LEFT_OUT_MODULES = frozenset(
-    """__pycache__ _pyrepl antigravity compileall ctypes.test curses dbm dist-packages distutils ensurepip idlelib imaplib
-    lib-dynload lib2to3 mailbox nntplib pdb poplib pydoc pydoc_data site-packages sitecustomize smtpd smtplib sqlite3
-    telnetlib test this tkinter turtle turtledemo unittest usercustomize venv webbrowser wsgiref xmlrpc""".split()
+    """__pycache__ _pyrepl antigravity compileall ctypes.test curses dbm dist-packages distutils ensurepip idlelib
+    imaplib lib-dynload lib2to3 mailbox nntplib pdb poplib pydoc pydoc_data site-packages sitecustomize smtpd smtplib
+    sqlite3 telnetlib test this tkinter turtle turtledemo unittest usercustomize venv webbrowser wsgiref
+    xmlrpc""".split()
 )
 _LEFT_OUT_MODULE = re.compile(r"^(config-|_sysconfigdata|_distutils_)")
 _LEFT_OUT_EXTENSION = re.compile(
