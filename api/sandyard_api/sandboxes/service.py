@@ -219,21 +219,21 @@ class Sandboxes:
         order = order or order_of(row, asked)
         if order is not None and order.kind in FRESH_START:
             values |= self._fresh_tokens() | {"error_reason": None, "recoverable": False}
+        if order is not None:
+            # Before the sandbox, as a runner's words are taken in: the other way round either could wait for the other.
+            # What only changes the network may still be open when the next request comes, whose work includes it.
+            is_over = asked is Request.DESTROY or before[1] is Desired.ARCHIVED
+            kinds = tuple(JobKind) if is_over else (JobKind.NETWORK,)
+            await void_open_job(db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile", kinds=kinds)
         move = await moves.request(db, row, asked, cause=cause, at=now, guard=guard, **values)
         linked = await self._destroy_linked(db, row) if asked is Request.DESTROY else []
         if order is None:
             return [move]
-        if asked is Request.DESTROY or before[1] is Desired.ARCHIVED:
-            await void_open_job(db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile")
         if asked is Request.DESTROY and row.runner_id is None:
             gone = await moves.sight(
                 db, move.row, Observed.DESTROYED, cause="no runner had it yet", at=now, asked_for=True
             )
             return [*linked, move, *([gone] if gone else [])]
-        # What only changes the network may still be open when the next request comes, whose work includes it.
-        await void_open_job(
-            db, row.id, at=now, reason=f"{asked.value} was asked for meanwhile", kinds=(JobKind.NETWORK,)
-        )
         self._order(db, row, order, now)
         return [*linked, move]
 
