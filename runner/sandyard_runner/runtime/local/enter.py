@@ -32,8 +32,8 @@ PR_SET_PDEATHSIG, SIGKILL = 1, 9
 PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
-MASKED = ("acpi", "asound", "bus", "fs", "irq", "kcore", "keys", "latency_stats", "scsi", "sched_debug", "sys")
-MASKED_FILES = ("sysrq-trigger", "timer_list", "timer_stats", "kallsyms", "kmsg")
+READ_ONLY = ("acpi", "asound", "bus", "fs", "irq", "scsi", "sys", "sysrq-trigger")
+MASKED = ("kallsyms", "kcore", "keys", "kmsg", "latency_stats", "sched_debug", "timer_list", "timer_stats")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -183,13 +183,11 @@ def change_root(root: str) -> None:
 
 def mask_proc() -> None:
     """Make what the kernel protects by user id 0 alone, not by capability, unwritable for the sandbox's root."""
-    for name in MASKED:
+    for name in READ_ONLY:  # a write is refused; into what is masked it would seem to succeed
         path = f"/proc/{name}"
-        if os.path.isdir(path):
+        if os.path.exists(path):
             bind(path, path, readonly=True)
-        elif os.path.exists(path):
-            mount("/dev/null", path, None, MS_BIND)
-    for name in MASKED_FILES:
+    for name in MASKED:
         if os.path.exists(f"/proc/{name}"):
             mount("/dev/null", f"/proc/{name}", None, MS_BIND)
 
