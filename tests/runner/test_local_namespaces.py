@@ -278,3 +278,16 @@ async def test_a_data_directory_on_an_overlay_file_system_says_where_it_would_do
     with overlay(tmp_path) as folder, pytest.raises(RuntimeFailure, match="on a volume or a tmpfs may do"):
         async with open_local_runtime(LocalOptions(folder / "data", tmp_path / "doors", network=Network.NONE)):
             pass
+
+
+async def test_a_machine_that_is_slow_is_not_said_to_forbid_anything(
+    tmp_path: Path, runtime: LocalRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "enter.py"
+    slow.write_text("import time; time.sleep(60)")
+    monkeypatch.setattr("sandyard_runner.runtime.local.launch.ENTER", slow)
+    monkeypatch.setattr("sandyard_runner.runtime.local.launch.NAMESPACES_TIMEOUT_SECONDS", 0.5)
+    spec = SandboxSpec(sandbox_id="slow", organization_id="o", name="slow", door_secret=SECRET)
+    await runtime.create(spec)
+    with pytest.raises(RuntimeFailure, match="namespaces did not stand within"):
+        await runtime.start(spec)

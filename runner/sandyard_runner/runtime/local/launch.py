@@ -19,7 +19,8 @@ from sandyard_runner.volumes import Place
 ENTER = Path(__file__).with_name("enter.py")
 FOLDER_ERROR = "FolderError: "
 """How `enter.py` begins what the sandbox itself has to answer for."""
-NAMESPACES_TIMEOUT_SECONDS = 10.0
+NAMESPACES_TIMEOUT_SECONDS = 30.0
+"""A fiftieth of a second is usual; on a machine that is busy otherwise or emulated it takes longer."""
 REFUSED_HINT = (
     "This machine does not let Sandyard make namespaces ({reason}). Allow unprivileged user namespaces, run as root,"
     " use the docker runtime, or start with --isolation none, which runs sandboxes as plain processes, unprotected."
@@ -86,7 +87,7 @@ async def launch_namespaces(launch: Launch) -> Launched:
         os.close(status_write)
     try:
         said = await _read_status(status_read)
-    except asyncio.CancelledError:
+    except BaseException:
         child.kill()
         child.wait()
         raise
@@ -195,7 +196,7 @@ def _spawn(
 
 
 async def _read_status(descriptor: int) -> str:
-    """What `enter.py` said first; empty when it ended without a word."""
+    """What `enter.py` said first; empty when it ended without a word. Raises `RuntimeFailure`."""
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(descriptor, readable.set)
@@ -204,7 +205,8 @@ async def _read_status(descriptor: int) -> str:
             await readable.wait()
         return os.read(descriptor, 4096).decode(errors="replace").strip()
     except TimeoutError:
-        return "no answer from inside"
+        problem = f"the sandbox's namespaces did not stand within {NAMESPACES_TIMEOUT_SECONDS:.0f} s"
+        raise RuntimeFailure(problem, recoverable=True) from None
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
