@@ -151,8 +151,8 @@ def test_the_last_lines_and_requests_are_sent_when_the_daemon_ends(
     assert daemon.post("/init", {}).status == 200
     eventually(lambda: collector.lines() == [("INFO", "hello")])
     assert daemon.get("/version").status == 200
-    end(daemon)
-    assert collector.lines() == [("INFO", "hello"), ("INFO", "bye")]
+    said = end(daemon)
+    assert collector.lines() == [("INFO", "hello"), ("INFO", "bye")], said
     assert [span["name"] for span in collector.spans()] == ["GET /version"]
 
 
