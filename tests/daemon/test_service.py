@@ -16,6 +16,7 @@ from sandyard_daemon import VERSION
 from sandyard_daemon.service import Arguments, UsageError, parse
 from sandyard_daemon.wire import DOOR_HEADER, Stream
 from tests.daemon.conftest import ROOT, SECRET, Daemon, DoorConnection, Starter, eventually
+from tests.daemon.processes import is_alive
 
 
 def test_the_command_line_is_read() -> None:
@@ -180,7 +181,7 @@ def test_a_restart_forgets_sessions_and_removes_what_a_killed_daemon_left(
     pid = int(killed.run("echo $$")["stdout"])
     killed.process.send_signal(signal.SIGKILL)
     killed.process.wait()
-    eventually(lambda: not Path(f"/proc/{pid}").exists() or "Z" in Path(f"/proc/{pid}/stat").read_text().split())
+    eventually(lambda: not is_alive(pid))
     assert len(list(state.iterdir())) == 1
     fresh = start_daemon("--state-dir", str(state), name="two")
     assert len(list(state.iterdir())) == 1
@@ -198,7 +199,7 @@ def test_the_state_directory_is_private(daemon: Daemon) -> None:
 
 def test_orphans_are_reaped(daemon: Daemon) -> None:
     daemon.execute("(setsid sh -c 'echo $$ > orphan; sleep 0.05' &)")
-    pid = int(eventually(lambda: (daemon.home / "orphan").exists() and (daemon.home / "orphan").read_text()))
+    pid = int(eventually(lambda: (daemon.home / "orphan").exists() and (daemon.home / "orphan").read_text().strip()))
     eventually(lambda: not os.path.exists(f"/proc/{pid}"))
 
 
