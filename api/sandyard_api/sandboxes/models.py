@@ -47,7 +47,15 @@ class Sandbox(Base):
         ),
         Index("ix_sandboxes_organization_id_last_activity_at", "organization_id", "last_activity_at", "id"),
         Index("ix_sandboxes_organization_id_created_at", "organization_id", "created_at", "id"),
-        Index("ix_sandboxes_observed_desired", "observed", "desired"),
+        # All that the timers ask of a running sandbox, so that they need not read ten thousand rows to find none due.
+        Index(
+            "ix_sandboxes_observed_desired_idle",
+            "observed",
+            "desired",
+            "last_activity_at",
+            "auto_stop_minutes",
+            "auto_pause_minutes",
+        ),
         *(
             Index(
                 f"ix_sandboxes_{column}",
