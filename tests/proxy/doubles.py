@@ -394,6 +394,6 @@ async def open_door(daemon: Any, doors_dir: Path, sandbox_id: str = SANDBOX) -> 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition of a double, which tells of no event, with a deadline."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110  doubles have no events
             await asyncio.sleep(0.005)

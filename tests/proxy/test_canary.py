@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import random
 import re
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -80,7 +81,11 @@ class Stack:
         self._redis = redis
         self._memory = MemoryBus()
         self._parts: dict[str, AsyncExitStack] = {}
-        self.port = 0
+        # Bound and not listening, it keeps the port for the proxy while that is away: nobody else is given it.
+        self._place = socket.socket()
+        self._place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._place.bind(("127.0.0.1", 0))
+        self.port = int(self._place.getsockname()[1])
 
     @asynccontextmanager
     async def _bus(self) -> AsyncIterator[Bus]:
@@ -118,7 +123,6 @@ class Stack:
 
     async def _start_proxy(self, stack: AsyncExitStack, bus: Bus) -> None:
         listener = listen_tcp("127.0.0.1", self.port)
-        self.port = listener.getsockname()[1]
         route = Route(SANDBOX, ORGANIZATION, "started", SECRET, TOKEN, False, f"unix:{self._folder / 'runner.sock'}")
         proxy = await stack.enter_async_context(
             open_proxy(
@@ -134,6 +138,7 @@ class Stack:
 
     async def close(self) -> None:
         """End everything."""
+        self._place.close()
         for part in list(self._parts):
             await self.stop(part)
 
@@ -153,14 +158,14 @@ async def follow(
         split = Demultiplexer()
         headers = {"Authorization": f"Bearer {KEY}"}
         with contextlib.suppress(aiohttp.ClientError, ConnectionError):
-            async with client.ws_connect(f"{url}?follow=true&cursor={record.length}", headers=headers) as socket:
-                async for message in socket:
+            async with client.ws_connect(f"{url}?follow=true&cursor={record.length}", headers=headers) as followed:
+                async for message in followed:
                     for stream, data in [*split.feed(message.data), *split.flush()]:
                         record.add(stream, data)
                     if record.length >= until:
                         break
                 else:
-                    if socket.close_code == 1000:
+                    if followed.close_code == 1000:
                         return record
         await asyncio.sleep(0.01)  # until a part that is being restarted is there again
 

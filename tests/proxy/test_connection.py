@@ -158,4 +158,4 @@ async def test_writing_waits_for_room() -> None:
     await asyncio.sleep(0)
     assert not writing.done()
     connection.resume_writing()
-    await asyncio.wait_for(writing, 5)
+    await asyncio.wait_for(writing, 30)

@@ -96,7 +96,7 @@ async def test_when_the_client_leaves_the_exchange_ends(yard: Yard) -> None:
     client = await yard.client.get(f"{yard.toolbox}/slow", headers=yard.key)
     await client.content.readany()
     client.close()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await yard.daemon.left.wait()
 
 
