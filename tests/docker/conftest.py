@@ -40,7 +40,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(tmp_path: Path, bundles: Path) -> DockerOptions:
     """Options of an installation nobody else has."""
     (tmp_path / "bundles").symlink_to(bundles)
-    return DockerOptions(secrets.token_hex(8), tmp_path, tmp_path / "doors", start_timeout_seconds=30)
+    return DockerOptions(secrets.token_hex(8), tmp_path, tmp_path / "doors", start_timeout_seconds=60)
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ async def execute(runtime: DockerRuntime, sandbox: SandboxSpec, command: str) ->
     connector = aiohttp.UnixConnector(path=str(runtime.door(sandbox.sandbox_id)))
     async with (
         aiohttp.ClientSession(connector=connector, headers={DOOR_HEADER: sandbox.door_secret}) as session,
-        session.post("http://door/process/execute", json={"command": command, "timeout": 20}) as answer,
+        session.post("http://door/process/execute", json={"command": command, "timeout": 90}) as answer,
     ):
         body = await answer.json()
         assert answer.status == 200, body

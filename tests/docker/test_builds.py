@@ -160,14 +160,17 @@ async def test_a_build_step_is_on_the_sandboxes_network_and_sees_no_door(
 async def test_a_build_step_cannot_reach_this_machine(runtime: DockerRuntime, engine: Any) -> None:
     """What listens here stands for the control plane or a database; from the engine's own bridge it can be reached."""
     with greeting() as port:
-        probe = (
+        # What must be reached is waited for as long as a busy machine takes.
+        probe, patient_probe = (
             f"FROM {BUSYBOX}\nRUN echo {secrets.token_hex(4)}; gateway=$(ip route | awk '/default/ {{print $3}}'); "
-            f"timeout 5 nc -w 2 $gateway {port} || echo not reached\n"
+            f"timeout {seconds + 3} nc -w {seconds} $gateway {port} || echo not reached\n"
+            for seconds in (2, 30)
         )
         lines: list[str] = []
         await runtime.ensure_image(reference(), lines.append, build=build(probe))
         assert "not reached" in lines
-        items = engine.build(fileobj=io.BytesIO(probe.encode()), decode=True, rm=True, forcerm=True, nocache=True)
+        dockerfile = io.BytesIO(patient_probe.encode())
+        items = engine.build(fileobj=dockerfile, decode=True, rm=True, forcerm=True, nocache=True)
         said = [str(item.get("stream", "")).strip() for item in items]
         assert "reached" in said
         for line in said:

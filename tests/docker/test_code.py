@@ -27,7 +27,7 @@ async def test_an_image_without_interpreters_says_what_to_install(engine: Any, r
             assert "no python3" in (await answer.json())["message"]
         async with session.ws_connect("http://door/process/interpreter/execute") as socket:
             await socket.send_json({"code": "1"})
-            said = await socket.receive_json(timeout=20)
+            said = await socket.receive_json(timeout=60)
             assert (said["type"], said["name"]) == ("error", "InterpreterUnavailable")
-            await socket.receive(timeout=20)
+            await socket.receive(timeout=60)
             assert socket.close_code == 1011

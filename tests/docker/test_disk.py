@@ -18,7 +18,7 @@ async def test_a_container_over_its_limit_is_told_once_and_goes_on(runtime: Dock
         assert await execute(runtime, sandbox, "head -c 1200000000 /dev/zero >/big; echo $?") == (0, "0\n")
         for _ in range(2):
             await runtime.disk.look()
-        event = await within(10, anext(events))
+        event = await within(60, anext(events))
         assert (event.sandbox_id, event.is_note) == (sandbox.sandbox_id, True)
         assert event.reason == "uses 1.1 GiB of disk, more than its 1 GiB; nothing was stopped"
         assert await execute(runtime, sandbox, "rm /big; echo on") == (0, "on\n")

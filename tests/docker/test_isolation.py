@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -76,7 +77,7 @@ async def test_without_the_rules_the_same_try_succeeds(
     sandbox = await started(runtime)
     await runtime._rules.remove()
     async with listening() as port:
-        _, said = await execute(runtime, sandbox, f"nc -w 5 {gateway(engine, options)} {port} </dev/null")
+        _, said = await execute(runtime, sandbox, f"nc -w 30 {gateway(engine, options)} {port} </dev/null")
     assert said == "hello\n"
 
 
@@ -90,11 +91,11 @@ async def test_metadata_addresses_are_out_of_reach(runtime: DockerRuntime) -> No
 async def test_another_sandbox_is_out_of_reach(runtime: DockerRuntime, engine: Any) -> None:
     first, second = await started(runtime), await started(runtime)
     await execute(runtime, first, "echo hello >/tmp/page; httpd -p 8000 -h /tmp")
-    ask = "printf 'GET /page HTTP/1.0\\r\\n\\r\\n' | nc -w 2 {} 8000"
-    assert "hello" in (await execute(runtime, first, ask.format("127.0.0.1")))[1]
+    ask = "printf 'GET /page HTTP/1.0\\r\\n\\r\\n' | nc -w {} {} 8000"
+    assert "hello" in (await execute(runtime, first, ask.format(30, "127.0.0.1")))[1]
     found = engine.inspect_container(f"sandyard-{first.sandbox_id}")["NetworkSettings"]["Networks"]
     [address] = [network["IPAddress"] for network in found.values()]
-    assert "hello" not in (await execute(runtime, second, ask.format(address)))[1]
+    assert "hello" not in (await execute(runtime, second, ask.format(2, address)))[1]
 
 
 async def test_a_service_in_another_container_is_out_of_reach(runtime: DockerRuntime, engine: Any) -> None:
@@ -104,7 +105,7 @@ async def test_a_service_in_another_container_is_out_of_reach(runtime: DockerRun
     try:
         network = engine.inspect_container(made)["NetworkSettings"]
         port = network["Ports"]["8000/tcp"][0]["HostPort"]
-        await within(10, asyncio.to_thread(_await_connection, network["IPAddress"], 8000))
+        await within(60, asyncio.to_thread(_await_connection, network["IPAddress"], 8000))
         sandbox = await started(runtime)
         for target in (f"{network['IPAddress']} 8000", f"{network['Gateway']} {port}", f"{own_address()} {port}"):
             assert (await execute(runtime, sandbox, f"nc -w 2 {target} </dev/null"))[0] != 0, target
@@ -134,12 +135,12 @@ async def test_it_is_so_while_the_engine_lets_everything_through(
     made = await asyncio.to_thread(_serve, engine)
     try:
         address = engine.inspect_container(made)["NetworkSettings"]["IPAddress"]
-        await within(10, asyncio.to_thread(_await_connection, address, 8000))
+        await within(60, asyncio.to_thread(_await_connection, address, 8000))
         sandbox = await started(runtime)
         with letting_through(options.bridge):
             assert (await execute(runtime, sandbox, f"nc -w 2 {address} 8000 </dev/null"))[0] != 0
             await runtime._rules.remove()
-            assert (await execute(runtime, sandbox, f"nc -w 5 {address} 8000 </dev/null"))[0] == 0  # so it can fail
+            assert (await execute(runtime, sandbox, f"nc -w 30 {address} 8000 </dev/null"))[0] == 0  # so it can fail
     finally:
         engine.remove_container(made, force=True)
 
@@ -158,8 +159,9 @@ def _serve(engine: Any) -> str:
 
 def _await_connection(address: str, port: int) -> None:
     while True:
-        with contextlib.suppress(ConnectionRefusedError), socket.create_connection((address, port), 5):
+        with contextlib.suppress(OSError), socket.create_connection((address, port), 5):
             return
+        time.sleep(0.05)  # nobody tells when it listens
 
 
 async def test_the_door_of_another_sandbox_is_not_to_be_seen(runtime: DockerRuntime) -> None:

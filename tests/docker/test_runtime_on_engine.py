@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import json
+import secrets
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ async def test_a_sandbox_killed_from_outside_is_told_with_its_cause(runtime: Doc
     sandbox = await started(runtime)
     async with runtime.events() as events:
         await asyncio.to_thread(engine.kill, f"sandyard-{sandbox.sandbox_id}")
-        event = await within(20, anext(events))
+        event = await within(60, anext(events))
     assert (event.sandbox_id, event.gone, event.reason) == (sandbox.sandbox_id, False, "ended by signal 9")
     [present] = await runtime.present()
     assert (present.exit_code, present.reason) == (137, "ended by signal 9")
@@ -145,9 +146,9 @@ async def test_a_container_removed_from_outside_is_told_as_gone(runtime: DockerR
     await runtime.start(sandbox)
     async with runtime.events() as events:
         await asyncio.to_thread(engine.remove_container, f"sandyard-{sandbox.sandbox_id}", force=True)
-        told = [await within(20, anext(events))]
+        told = [await within(60, anext(events))]
         while not told[-1].gone:
-            told.append(await within(20, anext(events)))
+            told.append(await within(60, anext(events)))
     assert {event.sandbox_id for event in told} == {sandbox.sandbox_id}
     with pytest.raises(NotPresent):
         await runtime.start(sandbox)
@@ -159,7 +160,7 @@ async def test_what_we_stop_and_remove_ourselves_is_no_news(runtime: DockerRunti
         await runtime.stop(quiet.sandbox_id)
         await runtime.remove(quiet.sandbox_id)
         await asyncio.to_thread(engine.kill, f"sandyard-{loud.sandbox_id}")
-        event = await within(20, anext(events))
+        event = await within(60, anext(events))
     assert event.sandbox_id == loud.sandbox_id
 
 
@@ -176,7 +177,7 @@ async def test_running_out_of_memory_is_named(runtime: DockerRuntime) -> None:
             await execute(
                 runtime, sandbox, "echo 0 >/proc/$$/oom_score_adj; dd if=/dev/zero of=/dev/null bs=1500M count=1"
             )
-        event = await within(30, anext(events))
+        event = await within(60, anext(events))
     assert event.reason == "killed: out of memory"
 
 
@@ -210,16 +211,17 @@ async def test_removing_everything_leaves_other_installations_alone(
 ) -> None:
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "bundles").symlink_to(bundles)
-    other = DockerOptions("feedface", tmp_path / "other", tmp_path / "other" / "doors")
+    name, image = secrets.token_hex(4), f"sandyard/test-neighbour:{secrets.token_hex(4)}"
+    other = DockerOptions(name, tmp_path / "other", tmp_path / "other" / "doors")
     kept = await started(runtime)
     async with open_docker_runtime(other) as neighbour:
         gone = await started(neighbour)
-        await neighbour.commit(gone.sandbox_id, "sandyard/test-neighbour:kept")
+        await neighbour.commit(gone.sandbox_id, image)
     removed = await remove_everything(other)
     assert removed == [
         f"removed container {gone.sandbox_id}",
-        "removed network sandyard-feedface",
-        "removed image sandyard/test-neighbour:kept",
+        f"removed network sandyard-{name}",
+        f"removed image {image}",
     ]
     assert await remove_everything(other) == []
     assert [present.sandbox_id for present in await runtime.present()] == [kept.sandbox_id]

@@ -17,10 +17,12 @@ Answer = TypeVar("Answer")
 KEY = "sy_key-of-the-owner"
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _kept_port(stack: ExitStack) -> int:
+    """A port that nobody else is given, before a part listens there and while it does: bound, and not listening."""
+    place = stack.enter_context(socket.socket())
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    place.bind(("127.0.0.1", 0))
+    return int(place.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +30,23 @@ def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, Yard
     """An organization of a distributed Sandyard, by either of its two proxies."""
     folder = tmp_path_factory.mktemp("parts")
     redis = RedisServer.start_or_skip(folder)
-    api, internal, runner, proxy, second = (_free_port() for _ in range(5))
-    environment = clean_environment(
-        SANDYARD_API_KEY=KEY,
-        SANDYARD_INTERNAL_TOKEN="internal",
-        SANDYARD_BUS_URL=redis.url,
-        SANDYARD_DATA_DIR=str(folder / "data"),
-        SANDYARD_RUNTIME="local",
-        SANDYARD_ISOLATION="none",
-        SANDYARD_INTERNAL_LISTEN=f"127.0.0.1:{internal}",
-        SANDYARD_INTERNAL_URL=f"http://127.0.0.1:{internal}",
-        SANDYARD_RUNNER_LISTEN=f"127.0.0.1:{runner}",
-        SANDYARD_RUNNER_URL=f"http://127.0.0.1:{runner}",
-        SANDYARD_CONTROL_PLANE_URL=f"http://127.0.0.1:{api}",
-        SANDYARD_JOURNAL="true",
-    )
     with ExitStack() as stack:
         stack.callback(redis.stop)
+        api, internal, runner, proxy, second = (_kept_port(stack) for _ in range(5))
+        environment = clean_environment(
+            SANDYARD_API_KEY=KEY,
+            SANDYARD_INTERNAL_TOKEN="internal",
+            SANDYARD_BUS_URL=redis.url,
+            SANDYARD_DATA_DIR=str(folder / "data"),
+            SANDYARD_RUNTIME="local",
+            SANDYARD_ISOLATION="none",
+            SANDYARD_INTERNAL_LISTEN=f"127.0.0.1:{internal}",
+            SANDYARD_INTERNAL_URL=f"http://127.0.0.1:{internal}",
+            SANDYARD_RUNNER_LISTEN=f"127.0.0.1:{runner}",
+            SANDYARD_RUNNER_URL=f"http://127.0.0.1:{runner}",
+            SANDYARD_CONTROL_PLANE_URL=f"http://127.0.0.1:{api}",
+            SANDYARD_JOURNAL="true",
+        )
         proxies = (["proxy", "--port", str(proxy)], ["proxy", "--port", str(second)])
         for command in (["api", "--port", str(api)], ["runner", "--on-exit", "remove"], *proxies):
             log = stack.enter_context((folder / f"{command[0]}-{command[-1]}.log").open("w"))

@@ -87,9 +87,10 @@ def _busy_sandbox(instance: Instance) -> Toolbox:
     """A sandbox with a command that would run for long, and a process that has left its session."""
     toolbox = Toolbox.create(instance)
     toolbox.session("busy")
-    toolbox.run("busy", "echo kept > kept; setsid sleep 2999 & sleep 3999", wait=False)
+    leaving = "setsid sh -c 'echo $$ > away; exec sleep 2999' & sleep 3999"
+    toolbox.run("busy", f"echo kept > kept; {leaving}", wait=False)
     toolbox.session("ready")
-    toolbox.run("ready", "until pgrep -f 'sleep 2999' >/dev/null || grep -qa 2999 /proc/*/cmdline; do :; done")
+    toolbox.run("ready", "until [ -s kept ] && [ -s away ]; do sleep 0.02; done")
     return toolbox
 
 

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from tests.sandyard.command import clean_environment
 from tests.sandyard.leftovers import processes_of
 
-RUN_SECONDS = 110
+pytestmark = pytest.mark.timeout(300)
+RUN_SECONDS = 280
 REPEATED = Path(__file__).resolve().parents[2] / "scripts" / "example-runs"
 
 
@@ -185,8 +187,7 @@ def test_it(sandyard):
     )
     assert done.returncode == -9
     while processes_of(tmp_path / "run"):
-        pass  # the server sees the end of its run, and pytest's own limit is the deadline
-    assert processes_of(tmp_path / "run") == []
+        time.sleep(0.05)  # the server sees the end of its run, and pytest's own limit is the deadline
 
 
 def test_a_running_sandyard_is_used_with_its_owners_key(tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def test_one_that_runs_is_held_still_and_goes_on_and_is_stopped_where_it_is_load
         again = Toolbox(instance, toolbox.sandbox, {"Authorization": f"Bearer {instance.api_key}"})
         assert again.api("GET", "/sandbox/kept").json()["state"] == "started"
         again = Toolbox(instance, again.api("GET", "/sandbox/kept").json(), again.headers)
-        first = _execute(again, "tail -n 1 a; sleep 0.3")
-        assert _execute(again, "tail -n 1 a") != first, "it was let run on"
+        first = _execute(again, "tail -n 1 a").strip()
+        assert _execute(again, f'until [ "$(tail -n 1 a)" != {first} ]; do sleep 0.1; done; echo on') == "on\n"
         instance.stop()
         _down(old)
 
