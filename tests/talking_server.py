@@ -1,9 +1,9 @@
 """A server of a test's host for both versions of HTTP: `PORT [CERTIFICATE [PROTOCOL...]]`. Says `ready` first.
 
 `/echo` tells what came, as JSON: version, path, headers, trailers, and of the body its length, hash and beginning.
-Other paths: `/events` (one each 0.3 s), `/early` (an answer before the body is read), `/upgrade` (bytes come back),
-`/talk` (each piece comes back at once, HTTP/2), `/alone` (headers and no more), `/leave` (GOAWAY, then the answer),
-`/big?BYTES`.
+Other paths: `/events` (each next one when `/go` is asked for), `/early` (an answer before the body is read),
+`/upgrade` (bytes come back), `/talk` (each piece comes back at once, HTTP/2), `/alone` (headers and no more),
+`/leave` (GOAWAY, then the answer), `/big?BYTES`.
 """
 
 import asyncio
@@ -48,6 +48,10 @@ class Body:
         return {"length": self.length, "sha256": self.hash.hexdigest(), "body": self.head.decode(errors="replace")}
 
 
+asked_to_go = asyncio.Semaphore(0)
+"""Counts the requests for `/go` that no event has answered yet."""
+
+
 class First:
     """HTTP/1.1, one request."""
 
@@ -66,6 +70,9 @@ class First:
             await self.upgrade()
         elif path == "/events":
             await self.events()
+        elif path == "/go":
+            asked_to_go.release()
+            await self.answer(200, b"gone")
         else:
             body, trailers = await self.body()
             headers = text(request.headers.raw_items())
@@ -90,7 +97,7 @@ class First:
         self.send(h11.Response(status_code=200, headers=[("Content-Type", "text/event-stream")]))
         for number in range(4):
             self.send(h11.Data(b"data: %d\n\n" % number))
-            await asyncio.sleep(0.3)
+            await asked_to_go.acquire()
         self.send(h11.EndOfMessage())
 
     async def upgrade(self) -> None:

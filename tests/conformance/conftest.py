@@ -15,6 +15,12 @@ from sandyard_runner.runtime.local.runtime import open_local_runtime
 from sandyard_runner.runtime.memory import MemoryRuntime
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to a command begins when the command has ended; on a busy machine that is late for an answer."""
+    monkeypatch.setattr("sandyard_runner.door_http.HEAD_TIMEOUT_SECONDS", 60.0)
+
+
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built once for all tests."""
@@ -51,7 +57,7 @@ async def _open(name: str, directory: Path, stack: AsyncExitStack) -> Runtime:
     if name == "docker":
         return await _open_docker(directory, doors, stack)
     folders = host_folders(directory)
-    options = LocalOptions(directory / "data", doors, Isolation(name), host_folders=folders)
+    options = LocalOptions(directory / "data", doors, Isolation(name), start_timeout_seconds=60, host_folders=folders)
     try:
         return await stack.enter_async_context(open_local_runtime(options))
     except RuntimeFailure as failure:

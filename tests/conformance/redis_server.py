@@ -1,13 +1,14 @@
 """A private Redis server for tests: its own unix socket, nothing on disk, gone with the fixture."""
 
 import shutil
+import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
 
-START_SECONDS = 10.0
+START_SECONDS = 60.0
 
 
 class RedisServer:
@@ -32,10 +33,15 @@ class RedisServer:
         arguments = ["--port", "0", "--unixsocket", str(self._socket), "--save", "", "--appendonly", "no"]
         self._process = subprocess.Popen(["redis-server", *arguments], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + START_SECONDS
-        while not self._socket.exists():
+        while not self._answers():
             assert time.monotonic() < deadline, "redis-server did not start"
             assert self._process.poll() is None, "redis-server ended at once"
             time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        """Whether it listens: its socket is there a moment before."""
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self._socket)) == 0
 
     def stop(self) -> None:
         """End it as a crash would."""

@@ -24,7 +24,7 @@ def test_monotonic_never_goes_back(clock: Clock) -> None:
 
 
 async def test_sleeping_no_time_returns(clock: Clock) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await clock.sleep(0)
 
 

@@ -15,7 +15,7 @@ from sandyard_runner.runtime.memory import MemoryRuntime
 from sandyard_runner.wire import Enforcement
 
 SECRET = "s" * 32
-EVENT_SECONDS = 10.0
+EVENT_SECONDS = 60.0
 
 
 def a_spec(*, secret: str = SECRET, image: str | None = None) -> SandboxSpec:
@@ -173,6 +173,6 @@ async def end_from_inside(runtime: Runtime, spec: SandboxSpec) -> None:
 
 async def execute(runtime: Runtime, spec: SandboxSpec, command: str) -> dict[str, object]:
     door = Door(runtime.door(spec.sandbox_id), spec.door_secret)
-    async with ask(door, "/process/execute", json_body={"command": command, "timeout": 20}) as answer:
+    async with ask(door, "/process/execute", json_body={"command": command, "timeout": 60}) as answer:
         body = b"".join([chunk async for chunk in answer.chunks])
     return {"status": answer.status, "body": body}

@@ -23,6 +23,12 @@ TOKEN = "internal-token"
 ENTRYPOINT = ("sh", "-c", "echo begun; sleep infinity")
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer to a command begins when the command has ended; on a busy machine that is late for an answer."""
+    monkeypatch.setattr("sandyard_runner.door_http.HEAD_TIMEOUT_SECONDS", 60.0)
+
+
 @dataclass
 class RunningDaemon:
     """A real daemon, started as a plain process."""
@@ -74,7 +80,7 @@ def start_daemon(tmp_path: Path) -> StartDaemon:
         )
         door = Door(door_path(doors, sandbox_id), secret)
         try:
-            await wait_until_daemon_answers(door.path, secret, timeout_seconds=20)
+            await wait_until_daemon_answers(door.path, secret, timeout_seconds=60)
             yield RunningDaemon(sandbox_id, door, process)
         finally:
             process.kill()
@@ -83,7 +89,7 @@ def start_daemon(tmp_path: Path) -> StartDaemon:
     return start
 
 
-async def eventually(condition: Callable[[], Awaitable[bool]], *, timeout_seconds: float = 10.0) -> None:
+async def eventually(condition: Callable[[], Awaitable[bool]], *, timeout_seconds: float = 60.0) -> None:
     """Ask again and again until the condition holds."""
     async with asyncio.timeout(timeout_seconds):
         while not await condition():  # noqa: ASYNC110  what is asked is in another process

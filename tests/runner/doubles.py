@@ -69,7 +69,7 @@ class ScriptedControlPlane:
         await self.until(lambda: job.id in self.results)
         return self.results[job.id]
 
-    async def until(self, condition: Callable[[], bool], timeout_seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], timeout_seconds: float = 60.0) -> None:
         """Wait until something we were told makes the condition true."""
         async with asyncio.timeout(timeout_seconds), self._changed:
             await self._changed.wait_for(condition)

@@ -18,6 +18,7 @@ from sandyard_runner.runtime.contract import Build, ImageFacts
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions, Network
 from sandyard_runner.runtime.local.runtime import LocalRuntime, open_local_runtime
 from sandyard_runner.wire import Enforcement
+from tests.runner.conftest import eventually
 from tests.runner.test_local_namespaces import AS_ROOT, SECRET, run
 
 MARK = f"sandyard-test-{uuid.uuid4().hex[:8]}"
@@ -33,7 +34,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(tmp_path: Path, bundles: Path) -> LocalOptions:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "bundles").symlink_to(bundles)
-    return LocalOptions(tmp_path / "data", tmp_path / "doors", network=Network.NONE, local_builds=True)
+    return LocalOptions(
+        tmp_path / "data", tmp_path / "doors", network=Network.NONE, start_timeout_seconds=60, local_builds=True
+    )
 
 
 @pytest.fixture
@@ -93,6 +96,16 @@ async def in_image(runtime: LocalRuntime, image: str, command: str) -> str:
     code, text = await run(runtime, await sandbox_of(runtime, image), command)
     assert code == 0, text
     return text.strip()
+
+
+async def eventually_gone(command: str) -> None:
+    """Return when no process has that command; one that was killed takes a moment to be none."""
+
+    async def is_gone() -> bool:
+        done = await asyncio.create_subprocess_exec("pgrep", "-f", command, stdout=asyncio.subprocess.DEVNULL)
+        return await done.wait() == 1
+
+    await eventually(is_gone)
 
 
 async def test_steps_change_the_image_and_not_the_host(runtime: LocalRuntime) -> None:
@@ -219,8 +232,7 @@ async def test_what_cannot_be_built_is_refused_by_line_and_name(
 async def test_processes_that_a_step_leaves_running_end_with_it(runtime: LocalRuntime) -> None:
     image, _, _ = await build(runtime, f"RUN exec -a {MARK} sleep 77777 & echo left > /left\n")
     assert await in_image(runtime, image, "cat /left") == "left"
-    done = await asyncio.create_subprocess_exec("pgrep", "-f", "sleep 77777", stdout=asyncio.subprocess.DEVNULL)
-    assert await done.wait() == 1
+    await eventually_gone("sleep 77777")
 
 
 async def test_a_cancelled_build_ends_its_step_and_leaves_nothing(runtime: LocalRuntime, options: LocalOptions) -> None:
@@ -231,14 +243,13 @@ async def test_a_cancelled_build_ends_its_step_and_leaves_nothing(runtime: Local
 
     order = Build("FROM x\nRUN echo begun; exec sleep 88888\n", fetch)
     building = asyncio.create_task(runtime.ensure_image("sandyard/build:cut", lines.append, build=order))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while "begun" not in lines:  # noqa: ASYNC110  the log is told by calls
             await asyncio.sleep(0.02)
     building.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await building
-    done = await asyncio.create_subprocess_exec("pgrep", "-f", "sleep 88888", stdout=asyncio.subprocess.DEVNULL)
-    assert await done.wait() == 1
+    await eventually_gone("sleep 88888")
     assert list((options.data_dir / "layers").iterdir()) == []
     assert list((options.data_dir / "builds").iterdir()) == []
 

@@ -34,8 +34,9 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def runtime(tmp_path: Path, bundles: Path) -> AsyncIterator[LocalRuntime]:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "bundles").symlink_to(bundles)
+    options = LocalOptions(tmp_path / "data", tmp_path / "doors", start_timeout_seconds=60)
     try:
-        async with open_local_runtime(LocalOptions(tmp_path / "data", tmp_path / "doors")) as opened:
+        async with open_local_runtime(options) as opened:
             yield opened
             for item in await opened.present():
                 await opened.remove(item.sandbox_id)
@@ -58,7 +59,7 @@ async def started(runtime: LocalRuntime, spec: SandboxSpec) -> SandboxSpec:
 async def run(runtime: LocalRuntime, spec: SandboxSpec, command: str) -> tuple[int, str]:
     """Exit code and output of a command inside."""
     door = Door(runtime.door(spec.sandbox_id), spec.door_secret)
-    async with ask(door, "/process/execute", json_body={"command": command, "timeout": 30}) as answer:
+    async with ask(door, "/process/execute", json_body={"command": command, "timeout": 60}) as answer:
         body = json.loads(b"".join([chunk async for chunk in answer.chunks]))
     assert answer.status == 200, body
     return body["exitCode"], body["result"]
@@ -202,7 +203,7 @@ async def test_a_server_inside_is_its_own(runtime: LocalRuntime) -> None:
     one, two = await started(runtime, a_spec()), await started(runtime, a_spec())
     listen = "python3 -m http.server 8123 --bind 127.0.0.1 >/dev/null 2>&1 & sleep 0.1"
     await run(runtime, one, listen)
-    connect = "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8123), 3)'"
+    connect = "python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", 8123), 30)'"
 
     async def reached() -> bool:
         return (await run(runtime, one, connect))[0] == 0

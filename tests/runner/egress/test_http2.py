@@ -30,7 +30,8 @@ const ask = (session, path, headers = {}, write = stream => stream.end()) => new
   stream.on('response', head => Object.assign(seen, {status: head[':status'], head}));
   stream.on('trailers', trailers => Object.assign(seen, {trailers}));
   stream.on('data', data => { seen.bytes += data.length; seen.text = (seen.text + data).slice(0, 9000); });
-  stream.on('end', () => ok(seen)).on('error', error => ok({error: error.code + ' ' + error.message}));
+  // Not at its end: trailers that came with it may be told a moment later.
+  stream.on('close', () => ok(seen)).on('error', error => ok({error: error.code + ' ' + error.message}));
   write(stream, seen);
 });
 const say = what => console.log(JSON.stringify(what));
@@ -79,8 +80,11 @@ const session = await connected(443), heard = [];
 const seen = await ask(session, '/talk', {':method': 'POST', 'content-type': 'text/plain'}, (stream, seen) => {
   const pieces = ['one', 'two', token.slice(0, 5), token.slice(5) + '!'];
   stream.on('response', () => stream.write(pieces.shift()));
-  stream.on('data', () => { heard.push(seen.text); if (pieces.length > 1) stream.write(pieces.shift()); });
-  setTimeout(() => stream.end(pieces.shift()), 1500);
+  stream.on('data', () => {
+    heard.push(seen.text);
+    if (pieces.length > 1) stream.write(pieces.shift());
+    if (pieces.length === 1 && !seen.waits) seen.waits = setTimeout(() => stream.end(pieces.shift()), 500);
+  });
 });
 say([heard[0], heard[1], seen.text, seen.trailers['x-trailer']]);
 """
