@@ -232,7 +232,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
         )
         daemon = Daemon(process, directory)
         started.append(daemon)
-        eventually(lambda: daemon.door.exists() or process.poll() is not None)
+        eventually(lambda: daemon.door.exists() or process.poll() is not None, 30)
         assert process.poll() is None, process.communicate()[1]
         return daemon
 

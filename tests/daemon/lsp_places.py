@@ -60,7 +60,9 @@ class Project:
     def received(self, method: str | None = None) -> list[dict[str, Any]]:
         """What the scripted server got, of one method or all."""
         file = self.path / "received.jsonl"
-        messages = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        # The server may be writing what comes behind the last whole line.
+        whole = file.read_text().rpartition("\n")[0] if file.exists() else ""
+        messages = [json.loads(line) for line in whole.splitlines()]
         return [message for message in messages if method is None or message.get("method") == method]
 
     def starts(self) -> list[int]:

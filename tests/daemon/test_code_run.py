@@ -196,7 +196,8 @@ def test_code_that_holds_a_nul_or_half_a_character_is_the_programs_own_error(dae
 
 def test_a_timeout_kills_the_process_group_and_keeps_what_was_printed(daemon: Daemon) -> None:
     code = "import subprocess\nprint('begun')\nsubprocess.run(['sleep', '12321'])"
-    answer = daemon.post("/process/code-run", {"code": code, "language": "python", "timeout": 1})
+    # Long enough for a Python to start on a slow machine.
+    answer = daemon.post("/process/code-run", {"code": code, "language": "python", "timeout": 5})
     assert (answer.status, answer.json["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     assert "timeout" in answer.json["message"]
     assert answer.json["details"]["output"] == "begun\n"
@@ -204,7 +205,7 @@ def test_a_timeout_kills_the_process_group_and_keeps_what_was_printed(daemon: Da
 
 
 def test_execute_kills_the_process_group_at_its_timeout_and_keeps_what_was_printed(daemon: Daemon) -> None:
-    answer = daemon.execute("echo begun; sleep 12322 & sleep 12322", timeout=1)
+    answer = daemon.execute("echo begun; sleep 12322 & sleep 12322", timeout=3)
     assert (answer.status, answer.json["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     assert answer.json["details"]["output"] == "begun\n"
     eventually(lambda: not running("sleep 12322"))
@@ -235,7 +236,8 @@ def test_two_hundred_runs_leave_nothing(daemon: Daemon) -> None:
     before, memory = held(daemon), resident_kib(daemon)
     for _ in range(200):
         assert run(daemon, "print(1)")["result"] == "1\n"
-    eventually(lambda: held(daemon) == before)
+    # What the last run before the count held may have been closing still, so that less is as well.
+    eventually(lambda: all(now <= then for now, then in zip(held(daemon), before, strict=True)))
     assert resident_kib(daemon) - memory < 3_000
     assert not [path for path in (daemon.home / ".sandyard").rglob("*") if path.is_file() and path.name != "lock"]
 

@@ -44,7 +44,7 @@ def test_d18_execute_returns_when_its_shell_does(daemon: Daemon) -> None:
     began = time.monotonic()
     answer = daemon.execute("(sleep 30; echo no) & echo yes; echo $! > pid")
     assert answer.json == {"exitCode": 0, "result": "yes\n"}
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # of the 30 that its background child sleeps
     pid = int((daemon.home / "pid").read_text())
     assert is_alive(pid)
     os.kill(pid, signal.SIGKILL)
@@ -58,7 +58,7 @@ def test_d18_a_background_server_may_go_on_writing(daemon: Daemon) -> None:
 
 
 def test_d18_a_timeout_tells_what_was_written_so_far(daemon: Daemon) -> None:
-    answer = daemon.execute("echo begun; sleep 30", timeout=1)
+    answer = daemon.execute("echo begun; sleep 30", timeout=3)
     assert (answer.status, answer.json["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     assert "timeout" in answer.json["message"]
     assert "begun" in answer.json["message"]
@@ -66,7 +66,7 @@ def test_d18_a_timeout_tells_what_was_written_so_far(daemon: Daemon) -> None:
 
 
 def test_d18_a_timeout_kills_the_whole_process_group(daemon: Daemon) -> None:
-    daemon.execute("sleep 30 & echo $! > pid; wait", timeout=0.3)
+    daemon.execute("sleep 30 & echo $! > pid; wait", timeout=3)  # the number is written by then
     eventually(lambda: not is_alive(int((daemon.home / "pid").read_text())))
 
 

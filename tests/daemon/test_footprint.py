@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h11
@@ -17,6 +16,12 @@ from tests.daemon.conftest import SECRET, Daemon, eventually
 PACKAGE = Path(sandyard_daemon.__file__).parent
 ALLOWED = {"h11", "wsproto", "sandyard_daemon"}
 """Lengthening this needs a decision record."""
+
+
+def processor_seconds(pid: int) -> float:
+    """What it used of processors: what a machine that is busy or stalls makes it wait is not its own."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def private_dirty_kib(pid: int) -> int:
@@ -49,12 +54,11 @@ def test_it_runs_isolated_outside_the_repository_and_starts_fast(tmp_path: Path)
     base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
     command = [str(base), "-I", "-S", "-c", program, str(library), "--door-dir", str(door)]
     environment = {"HOME": str(tmp_path), "PATH": os.environ["PATH"]}
-    began = time.monotonic()
     process = subprocess.Popen(command, env=environment, cwd="/", stderr=subprocess.PIPE)
     daemon = Daemon(process, tmp_path)
     try:
         eventually(lambda: daemon.door.exists() or process.poll() is not None)
-        assert time.monotonic() - began < 2  # 90 ms on a quiet machine
+        assert processor_seconds(process.pid) < 1  # 90 ms on a quiet machine
         assert daemon.get("/version").status == 200
         daemon.session()
         assert daemon.run("echo here")["stdout"] == "here\n"

@@ -15,6 +15,7 @@ from sandyard_daemon.http.messages import Response, StreamResponse
 from sandyard_daemon.routes.early import answer_in_time
 from sandyard_daemon.wire.operations import OPERATIONS
 from tests.daemon.conftest import SECRET, Daemon, eventually
+from tests.daemon.processes import descriptors
 
 
 def test_every_operation_that_is_not_built_says_so_by_name(daemon: Daemon) -> None:
@@ -302,12 +303,16 @@ async def test_a_silent_answer_begins_with_white_space() -> None:
 
 
 async def test_an_error_after_the_white_space_is_still_told() -> None:
+    release = asyncio.Event()
+
     async def work() -> Response:
-        await asyncio.sleep(0.05)
+        await release.wait()
         raise SessionEnded("over")
 
     answer = await answer_in_time(work(), lambda error: str(error).encode(), 0.01)
     assert isinstance(answer, StreamResponse)
+    assert await anext(answer.chunks) == b" "
+    release.set()
     assert b"".join([piece async for piece in answer.chunks]).strip() == b"over"
 
 
@@ -319,15 +324,11 @@ async def test_a_quick_answer_is_not_touched() -> None:
 
 
 def test_a_follower_that_leaves_is_forgotten(daemon: Daemon) -> None:
-    def connections() -> int:
-        with open("/proc/net/unix") as table:
-            return sum(str(daemon.door.name) in line for line in table)
-
     daemon.session()
     command = daemon.start("sleep 100")
-    before = connections()
+    before = descriptors(daemon)  # and not the machine's connections: other tests' daemons have doors of this name too
     followers = [daemon.follow(command) for _ in range(10)]
     for follower in followers:
         follower.close()
     daemon.close()
-    eventually(lambda: connections() <= before)
+    eventually(lambda: descriptors(daemon) <= before)

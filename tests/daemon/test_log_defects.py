@@ -120,7 +120,7 @@ def test_d10_capture_keeps_up_with_fast_programs(daemon: Daemon) -> None:
     began = time.monotonic()
     command = daemon.start("head -c 100000000 /dev/zero")
     assert daemon.finish(command, seconds=30) == 0
-    assert time.monotonic() - began < 4  # 25 MB/s on a machine that is busy otherwise; the original needs a minute
+    assert time.monotonic() - began < 20  # 5 MB/s on a machine that is busy and stalls; the original needs a minute
     assert daemon.get(f"/_daemon/logs/s/{command}?head").json["size"] == 100_000_000
 
 

@@ -69,8 +69,15 @@ def test_both_spellings_of_async_are_understood(daemon: Daemon) -> None:
 
 def test_pages_resume_exactly_where_the_last_one_ended(daemon: Daemon) -> None:
     daemon.session()
-    command = daemon.run("printf 'äöü'; sleep 0.1; printf 'first\\n' >&2; sleep 0.1; printf '€uro'")["cmdId"]
+    # Each piece is in the log before the next is written: of two streams that are ready at once nobody knows the order.
+    command = daemon.start(
+        "printf 'äöü'; read go; printf 'first\\n' >&2; read go; printf '€uro'", suppressInputEcho=True
+    )
     path = f"/process/session/s/command/{command}/logs"
+    for size in (6, 12):
+        eventually(lambda size=size: daemon.get(f"/_daemon/logs/s/{command}?head").json["size"] == size)  # type: ignore[misc]
+        assert daemon.post(f"/process/session/s/command/{command}/input", {"data": "go"}).status == 204
+    assert daemon.finish(command) == 0
     whole = daemon.get(f"{path}?cursor=0").json
     assert [(frame["cursor"], frame["channel"], frame["data"]) for frame in whole["frames"]] == [
         (0, "stdout", "äöü"),

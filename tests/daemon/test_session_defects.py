@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from sandyard_daemon.sessions.supervisor import GRACE_SECONDS
 from sandyard_daemon.wire import Stream
 from tests.daemon.conftest import Daemon, Starter, eventually
 from tests.daemon.processes import children_of, is_alive
@@ -23,7 +24,7 @@ def test_d01_a_command_that_ends_the_shell_has_its_status_at_once(daemon: Daemon
     began = time.monotonic()
     answer = daemon.run(command)
     assert (answer["exitCode"], answer["stdout"]) == (code, "out\n")
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
     again = daemon.post("/process/session/s/exec", {"command": "echo again"})
     assert (again.status, again.json["code"]) == (410, "SESSION_ENDED")
 
@@ -61,7 +62,7 @@ def test_d02_a_background_child_holding_a_stream_does_not_delay_the_end(daemon: 
     daemon.session()
     began = time.monotonic()
     assert daemon.run(command)["stdout"] == "x\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # of the 30 that the child sleeps
 
 
 def test_d02_late_output_is_in_later_reads_and_does_not_kill_its_writer(daemon: Daemon) -> None:
@@ -79,7 +80,7 @@ def test_d03_wait_waits_for_the_users_jobs_only(daemon: Daemon) -> None:
     began = time.monotonic()
     assert daemon.run("wait; echo one")["stdout"] == "one\n"
     assert daemon.run("sleep 0.1 & wait; echo two; jobs")["stdout"] == "two\n"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
     command = daemon.start("wait; echo three")
     assert daemon.finish(command) == 0
 
@@ -134,11 +135,10 @@ def test_d12_input_waits_for_a_queued_command_and_is_gone_for_a_finished_one(dae
 
 def test_d12_a_megabyte_of_unread_input_does_not_block(daemon: Daemon) -> None:
     daemon.session()
-    command = daemon.start("read go < /dev/null; sleep 0.3; wc -c", suppressInputEcho=True)
+    os.mkfifo(daemon.home / "gate")
+    command = daemon.start("read go < gate; wc -c", suppressInputEcho=True)
     path = f"/process/session/s/command/{command}/input?raw=true"
-    began = time.monotonic()
-    assert daemon.post(path, {"data": "x" * 1_000_000}).status == 204
-    assert time.monotonic() - began < 2
+    assert daemon.post(path, {"data": "x" * 1_000_000}).status == 204, "though nobody opens the gate to its reader"
     too_much = daemon.post(path, {"data": "x" * 5_000_000})
     assert too_much.status == 400
 
@@ -262,19 +262,21 @@ def test_d39_deleting_a_session_kills_all_it_ever_started(daemon: Daemon) -> Non
     pids = eventually(lambda: (lines := written.read_text().split()) and len(lines) == 5 and lines)
     began = time.monotonic()
     assert daemon.ask("DELETE", "/process/session/s").status == 204
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 20  # of the 100 that they sleep
     assert [pid for pid in pids if is_alive(int(pid))] == []
     assert daemon.get("/process/session/s").status == 404
 
 
 def test_d39_deleting_an_ordinary_session_takes_no_time(daemon: Daemon) -> None:
-    daemon.session()
-    command = daemon.start("sleep 100")
-    follower = daemon.follow(command)
-    began = time.monotonic()
-    assert daemon.ask("DELETE", "/process/session/s").status == 204
-    assert time.monotonic() - began < 1.5
-    follower.close()
+    taken = []
+    for session in ("a", "b", "c"):
+        daemon.session(session)
+        follower = daemon.follow(daemon.start("sleep 100", session), session)
+        began = time.monotonic()
+        assert daemon.ask("DELETE", f"/process/session/{session}").status == 204
+        taken.append(time.monotonic() - began)
+        follower.close()
+    assert min(taken) < 1.5  # and not the two seconds that processes have which do not end when asked
 
 
 def test_d39_a_synchronous_exec_of_a_deleted_session_is_told(daemon: Daemon) -> None:
@@ -300,7 +302,7 @@ def test_d39_shutdown_ends_all_sessions_side_by_side(daemon: Daemon) -> None:
     pids = eventually(lambda: (lines := written.read_text().split()) and len(lines) == 5 and lines)
     began = time.monotonic()
     daemon.process.terminate()
-    assert daemon.process.wait(10) == 0
-    assert time.monotonic() - began < 5.5
+    assert daemon.process.wait(20) == 0
+    assert time.monotonic() - began < 5 * GRACE_SECONDS, "what it would be one after the other"
     assert [pid for pid in pids if is_alive(int(pid))] == []
     assert list((daemon.home / ".sandyard").iterdir()) == []

@@ -18,14 +18,10 @@ from sandyard_daemon.git.process import Command, Git
 from sandyard_daemon.wire import DOOR_HEADER
 from tests.daemon.conftest import SECRET, Daemon, DoorConnection, eventually
 from tests.daemon.git.conftest import CREDENTIALS, PERSON, Toolbox, git, refused
-from tests.daemon.processes import children_of, is_alive
+from tests.daemon.processes import children_of, descriptors, is_alive
 from tests.git_server import GitServer
 
 HEADERS = {DOOR_HEADER: SECRET}
-
-
-def descriptors(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
 
 
 def git_processes(daemon: Daemon) -> list[int]:
@@ -68,7 +64,7 @@ def test_git_ends_with_the_daemon(toolbox: Toolbox, server: GitServer) -> None:
     (running,) = git_processes(toolbox.daemon)
     toolbox.daemon.process.terminate()
     toolbox.daemon.process.wait(20)
-    eventually(lambda: not Path(f"/proc/{running}").exists())
+    eventually(lambda: not is_alive(running))
     client.close()
 
 
@@ -81,8 +77,9 @@ def test_nothing_is_left_of_many_operations(toolbox: Toolbox, server: GitServer)
         refused(toolbox.post("clone", "nowhere", url="/nowhere"))
         refused(toolbox.get("history", "nowhere"))
         refused(toolbox.post("push"))
-    assert descriptors(toolbox.daemon) == before
-    assert not git_processes(toolbox.daemon)
+    # What belonged to the clone, or to git's own housekeeping behind a pull, may be ending still.
+    eventually(lambda: descriptors(toolbox.daemon) <= before)
+    eventually(lambda: not git_processes(toolbox.daemon))
     listed = os.listdir(toolbox.home / ".sandyard")
     assert all(os.listdir(toolbox.home / ".sandyard" / name) == ["lock"] for name in listed)
 
@@ -193,7 +190,7 @@ async def own_git(tmp_path: Path) -> AsyncIterator[Git]:
 async def test_a_deadline_kills_git_and_what_it_started(own_git: Git, tmp_path: Path) -> None:
     sleeper = ("-c", "alias.wait=!echo $$ >pid; sleep 300 & wait", "wait")
     with pytest.raises(TookTooLong, match="was killed after"):
-        await own_git.run(Command(sleeper, str(tmp_path), seconds=0.5))
+        await own_git.run(Command(sleeper, str(tmp_path), seconds=3))  # the number is written by then
     shell = int((tmp_path / "pid").read_text())
     await asyncio.get_running_loop().run_in_executor(None, eventually, lambda: not is_alive(shell))
 

@@ -57,7 +57,7 @@ def test_contexts_end_with_the_daemon(start_daemon: Starter) -> None:
     daemon = start_daemon()
     for where in ({}, {"contextId": context(daemon)}):
         well(daemon, "import subprocess; subprocess.Popen(['setsid', 'sleep', '12334'])", **where)
-    assert running("sleep 12334")
+    eventually(lambda: running("sleep 12334"))  # `setsid` becomes it a moment after it was started
     daemon.process.terminate()
     assert daemon.process.wait(10) == 0
     eventually(lambda: not running("sleep 12334"))

@@ -1,11 +1,9 @@
 """The code interpreter: timeouts, interrupts, queues, slow clients, and deaths."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.daemon.conftest import Daemon, eventually
-from tests.daemon.interpreter.runs import GO, Heard, begin, context, first_output, run, well
+from tests.daemon.interpreter.runs import CONTEXT, GO, Heard, begin, context, first_output, run, well
 from tests.daemon.test_code_run import resident_kib, running
 
 
@@ -14,7 +12,7 @@ def test_d26_a_timeout_closes_with_the_clients_own_code_and_no_control(
     daemon: Daemon, headers: dict[str, str], code: int
 ) -> None:
     well(daemon, "x = 1")
-    heard = run(daemon, "import time; print('begun'); time.sleep(60)", headers, timeout=1)
+    heard = run(daemon, "import time; print('begun'); time.sleep(60)", headers, timeout=3)
     assert (heard.code, heard.controls, heard.error) == (code, [], None)
     assert heard.text() == "begun\n"
     assert well(daemon, "print(x)") == "1\n"
@@ -22,7 +20,7 @@ def test_d26_a_timeout_closes_with_the_clients_own_code_and_no_control(
 
 def test_d26_code_that_swallows_the_interrupt_is_killed_and_the_queue_told(daemon: Daemon) -> None:
     stubborn = begin(
-        daemon, "import signal; signal.signal(2, lambda *a: None); print('begun')\nwhile True: pass", timeout=1
+        daemon, "import signal; signal.signal(2, lambda *a: None); print('begun')\nwhile True: pass", timeout=3
     )
     assert first_output(stubborn) == "begun\n"
     queued = begin(daemon, "print('never')")
@@ -93,7 +91,7 @@ def test_a_slow_client_costs_no_memory_and_loses_nothing(daemon: Daemon) -> None
 
 
 def test_endless_output_for_a_client_that_left_is_dropped_until_the_limit(daemon: Daemon) -> None:
-    socket = begin(daemon, "while True: print('x' * 1000)", timeout=1)
+    socket = begin(daemon, "while True: print('x' * 1000)", timeout=3)
     first_output(socket)
     socket.cut()
     assert well(daemon, "print('on')") == "on\n"
@@ -149,10 +147,17 @@ def test_d23_those_who_wait_behind_a_dead_interpreter_are_told(daemon: Daemon) -
 
 
 def test_an_interpreter_that_died_between_two_runs_is_told_to_the_next(daemon: Daemon) -> None:
-    code = "import threading, os, time\nprint(os.getpid())\nthreading.Timer(0.05, os._exit, [4]).start()"
-    pid = int(well(daemon, code))
-    eventually(lambda: not Path(f"/proc/{pid}").exists())
-    heard = run(daemon, "print('fresh')")
+    code = (
+        "import threading, os, time\n"
+        "def end():\n    while not os.path.exists('go'): time.sleep(0.01)\n    os._exit(4)\n"
+        "threading.Thread(target=end).start()"
+    )
+    one = context(daemon)
+    assert well(daemon, code, contextId=one) == ""
+    (daemon.home / "go").touch()
+    # Until the daemon knows: that its process is gone is seen in /proc a moment before.
+    eventually(lambda: [each["active"] for each in daemon.get(CONTEXT).json["contexts"]] == [False])
+    heard = run(daemon, "print('fresh')", contextId=one)
     assert (heard.text(), heard.controls) == ("fresh\n", ["completed"])
     assert "ended with exit code 4 since the last execution" in heard.text("stderr")
 

@@ -13,7 +13,7 @@ from sandyard_daemon.gateway_client import (
 )
 from tests.daemon.conftest import SECRET, Daemon
 
-SECONDS = 30
+SECONDS = 60
 
 
 @asynccontextmanager

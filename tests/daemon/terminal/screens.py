@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ class Screen:
         self.socket = socket
         self.controls: list[dict[str, Any]] = []
         self.seen = b""
-        self._messages = socket.messages(60)
+        self._messages = socket.messages(120)  # seconds from now, not for each: a hundred terminals take their time
 
     def read(self) -> bool:
         """One more message; false at the close."""
@@ -75,10 +74,6 @@ def connect(daemon: Daemon, name: str = "t", protocols: tuple[str, ...] = (EXIT,
     return Screen(daemon.websocket(f"/process/pty/{name}/connect", protocols))
 
 
-def open_files(daemon: Daemon) -> int:
-    return len(os.listdir(f"/proc/{daemon.process.pid}/fd"))
-
-
 def tree(daemon: Daemon) -> list[int]:
     """Every process below the daemon."""
     parents: dict[int, list[int]] = {}
@@ -93,13 +88,6 @@ def tree(daemon: Daemon) -> list[int]:
         found += below
         ahead += below
     return found
-
-
-def lives(pid: int) -> bool:
-    """Whether it is there, and not only as a record that nobody has read."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    return False
 
 
 def memory(daemon: Daemon, field: str) -> str:
@@ -119,4 +107,8 @@ def running(daemon: Daemon, name: str) -> list[int]:
 
 def held_back(daemon: Daemon) -> bool:
     """Whether `seq` waits for the terminal to take more."""
-    return any("\nState:\tS" in Path(f"/proc/{pid}/status").read_text() for pid in running(daemon, "seq"))
+    for pid in running(daemon, "seq"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            if "\nState:\tS" in Path(f"/proc/{pid}/status").read_text():
+                return True
+    return False

@@ -19,8 +19,8 @@ from sandyard_daemon.gateway_client import (
     GatewaySocket,
 )
 from tests.daemon.conftest import SECRET, Daemon, eventually
+from tests.daemon.processes import descriptors
 from tests.daemon.terminal.gateway import SECONDS, opened
-from tests.daemon.terminal.screens import open_files
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -163,13 +163,13 @@ async def test_a_request_that_makes_no_sense_is_an_error_of_its_own(daemon: Daem
 async def test_what_a_client_left_open_is_closed_with_it(daemon: Daemon) -> None:
     async with file_conversation(daemon) as fs:
         await fs.ask("stat", path=".")
-        before = open_files(daemon)
+        before = descriptors(daemon)
         for number in range(256):
             await fs.ask("open", path=f"f{number}", access="w", create=True)
         with pytest.raises(OSError, match="too many open files"):
             await fs.ask("opendir", path=".")
-        assert open_files(daemon) == before + 256
-    await asyncio.to_thread(eventually, lambda: open_files(daemon) <= before)
+        assert descriptors(daemon) == before + 256
+    await asyncio.to_thread(eventually, lambda: descriptors(daemon) <= before)
 
 
 async def test_bytes_that_are_no_message_end_the_conversation(daemon: Daemon) -> None:

@@ -1,10 +1,12 @@
 """Terminals in hard times: floods, stalls, leaks. Numbers are defects of the original (toolbox-daemon.md 17.3)."""
 
 import contextlib
+import os
 import subprocess
 
 from tests.daemon.conftest import Daemon, eventually
-from tests.daemon.terminal.screens import Screen, connect, held_back, memory, open_files, open_screen, tree
+from tests.daemon.processes import descriptors
+from tests.daemon.terminal.screens import Screen, connect, held_back, memory, open_screen, tree
 
 
 def test_d27_everything_written_before_the_end_arrives_before_exited(daemon: Daemon) -> None:
@@ -18,10 +20,13 @@ def test_d27_everything_written_before_the_end_arrives_before_exited(daemon: Dae
 
 
 def test_d27_output_of_a_helper_that_holds_the_terminal_still_arrives(daemon: Daemon) -> None:
+    # It runs already when the shell ends, and writes without a pause: a short silence means that nothing follows.
+    os.mkfifo(daemon.home / "gate")
+    helper = "trap '' HUP; echo on > gate; for i in {1..20000}; do echo late$i; done; sleep 1000"
     screen = open_screen(daemon)
-    screen.type("(trap '' HUP; for i in 1 2 3; do sleep 0.1; echo late$i; done; sleep 1000) & exit 0\n")
+    screen.type(f"({helper}) & read line < gate; exit 0\n")
     screen.rest()
-    assert b"late3\r\n" in screen.seen
+    assert b"late20000\r\n" in screen.seen
     assert screen.controls[-1] == {"type": "control", "status": "exited", "exitCode": 0}
 
 
@@ -80,7 +85,7 @@ def test_d28_alone_a_slow_client_holds_the_program_back(daemon: Daemon, screen: 
 def test_d29_nothing_leaks_over_a_hundred_terminals(daemon: Daemon) -> None:
     open_screen(daemon, "first").type("exit\n")
     eventually(lambda: daemon.get("/process/pty").json["sessions"] == [] and tree(daemon) == [])
-    files = eventually(lambda: open_files(daemon))
+    files = eventually(lambda: descriptors(daemon))
     screens = [open_screen(daemon, f"t{number}") for number in range(100)]
     assert len(daemon.get("/process/pty").json["sessions"]) == 100
     for number, screen in enumerate(screens):
@@ -94,7 +99,7 @@ def test_d29_nothing_leaks_over_a_hundred_terminals(daemon: Daemon) -> None:
             screen.socket.cut()
             assert daemon.ask("DELETE", f"/process/pty/t{number}").status == 200
     eventually(lambda: tree(daemon) == [])
-    eventually(lambda: open_files(daemon) <= files)
+    eventually(lambda: descriptors(daemon) <= files)
     assert daemon.get("/process/pty").json == {"sessions": []}
 
 
@@ -110,7 +115,8 @@ def test_d29_a_delete_and_an_exit_at_once_give_one_end(daemon: Daemon) -> None:
 
 
 def test_d29_a_paste_of_a_mebibyte_arrives_whole(daemon: Daemon, screen: Screen) -> None:
-    screen.type("stty raw; head -c 1048576 | cksum; stty sane; stty -echo; printf 'd%s\\n' one\n")
+    screen.type("stty raw; printf 'wait%s' ing; head -c 1048576 | cksum; stty sane; stty -echo; printf 'd%s\\n' one\n")
+    screen.until(b"waiting")  # before that the terminal makes newlines of carriage returns
     pasted = b"\0\xff\n\r" * (1 << 18)
     screen.type(pasted)
     expected = subprocess.run(["cksum"], input=pasted, capture_output=True, check=True).stdout.split()[0]
