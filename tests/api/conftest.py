@@ -91,7 +91,7 @@ class World:
 def options(**changes: Any) -> ControlPlaneOptions:
     """Options for tests: quick timers, and the keys of this module."""
     base = ControlPlaneOptions(
-        api_key=API_KEY, internal_token=INTERNAL_TOKEN, encryption_key=ENCRYPTION_KEY, wait_seconds=5.0
+        api_key=API_KEY, internal_token=INTERNAL_TOKEN, encryption_key=ENCRYPTION_KEY, wait_seconds=20.0
     )
     return dataclasses.replace(base, **changes)
 

@@ -1,5 +1,6 @@
 """The way out of sandboxes as requests say it: allow lists, changes while they run, and secrets."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -130,9 +131,12 @@ async def test_another_request_does_not_wait_for_open_network_work(world: World)
     world.runner.play = lambda _: []  # the runner takes it and says nothing
     async with world.runner.working():
         path = f"/sandbox/{made['id']}/network-settings"
-        assert (await world.client.call("POST", path, {"networkBlockAll": True})).status == 200
+        asking = asyncio.create_task(world.client.call("POST", path, {"networkBlockAll": True}))
+        while world.runner.jobs[-1].kind is not JobKind.NETWORK:  # noqa: ASYNC110  a list has no event
+            await asyncio.sleep(0.01)
         world.runner.play = well
         assert (await world.client.call("POST", f"/sandbox/{made['id']}/stop")).json["state"] == "stopped"
+        assert (await asking).status == 200
 
 
 async def test_a_fork_has_the_rules_of_its_parent(world: World) -> None:

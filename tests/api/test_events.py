@@ -13,7 +13,7 @@ import socketio
 from sandyard.bus.memory import MemoryBus
 from tests.api.conftest import API_KEY, World, open_world
 
-DEADLINE_SECONDS = 10
+DEADLINE_SECONDS = 60
 NAMES = (
     *("sandbox.created", "sandbox.state.updated", "sandbox.desired-state.updated"),
     *("snapshot.created", "snapshot.state.updated", "snapshot.removed"),

@@ -94,18 +94,18 @@ async def test_contexts_are_uploaded_to_it_found_and_read_from_it(tmp_path: Path
 async def test_what_is_wrong_with_it_is_said_at_once(
     tmp_path: Path, other: World, changes: dict[str, str], words: str
 ) -> None:
-    if changes.get("endpoint"):
-        with socket.socket() as taken:  # bound and not listening: nobody answers there
-            taken.bind(("127.0.0.1", 0))
+    with socket.socket() as taken:  # bound and not listening: nobody answers there, and nobody else is given the port
+        taken.bind(("127.0.0.1", 0))
+        if changes.get("endpoint"):
             changes = {"endpoint": f"http://127.0.0.1:{taken.getsockname()[1]}"}
-    async with await open_with(tmp_path, await options_for(other, **changes)) as world:
-        await world.runner.beat()
-        build = {"dockerfileContent": "FROM x\nCOPY a b\n", "contextHashes": ["hash"]}
-        asked = await world.client.call("GET", "/object-storage/push-access")
-        made = await world.client.call("POST", "/snapshots", {"name": "s", "buildInfo": build})
-        for answer in (asked, made):
-            assert answer.status == 503
-            assert words in answer.json["message"]
+        async with await open_with(tmp_path, await options_for(other, **changes)) as world:
+            await world.runner.beat()
+            build = {"dockerfileContent": "FROM x\nCOPY a b\n", "contextHashes": ["hash"]}
+            asked = await world.client.call("GET", "/object-storage/push-access")
+            made = await world.client.call("POST", "/snapshots", {"name": "s", "buildInfo": build})
+            for answer in (asked, made):
+                assert answer.status == 503
+                assert words in answer.json["message"]
 
 
 async def test_the_python_sdk_is_told_that_it_cannot_upload_over_http(tmp_path: Path, other: World) -> None:

@@ -38,12 +38,13 @@ def saw(sandbox_id: str, observed: Observed, reason: str) -> Observation:
     return Observation(sandbox_id, observed, reason, CLOCK.now())
 
 
-async def test_a_claim_waits_for_work_and_gets_it_at_once(world: World) -> None:
-    claiming = asyncio.create_task(world.runner.claim(wait_seconds=20))
-    started = CLOCK.monotonic()
+async def test_a_claim_waits_for_work_and_gets_it_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandyard_api.dispatch.service.RECHECK_SECONDS", 3600)  # a hint, and not a look by chance
+    claiming = asyncio.create_task(world.runner.claim(wait_seconds=60))
+    done, _ = await asyncio.wait({claiming}, timeout=0.3)
+    assert not done
     made = await world.client.call("POST", "/sandbox", {"buildInfo": {"dockerfileContent": "FROM x"}})
     [job] = await claiming
-    assert CLOCK.monotonic() - started < 5
     assert (job.kind, job.spec.sandbox_id) == (JobKind.CREATE, made.json["id"])
 
 
@@ -123,7 +124,7 @@ async def test_a_note_is_kept_in_the_history_and_changes_no_state(world: World) 
 async def test_observations_of_unknown_sandboxes_and_during_a_job_change_nothing(world: World) -> None:
     sandbox = await world.create()
     stopping = asyncio.create_task(world.client.call("POST", f"/sandbox/{sandbox['id']}/stop"))
-    [job] = await world.runner.claim(wait_seconds=5)
+    [job] = await world.runner.claim(wait_seconds=30)
     seen = [saw("nobody", Observed.STOPPED, "x"), saw(sandbox["id"], Observed.ERROR, "x")]
     await world.internal.observe(seen)
     await world.runner.answer(job)

@@ -120,12 +120,12 @@ async def test_a_runner_is_at_work_when_it_asks_for_jobs(world: World) -> None:
     await world.runner.beat()
     assert not at_work.done()
     await world.runner.claim()
-    await asyncio.wait_for(at_work, 5)
+    await asyncio.wait_for(at_work, 30)
 
 
 async def test_deleting_while_creating_voids_the_job(world: World) -> None:
     creating = asyncio.create_task(world.client.call("POST", "/sandbox", {"name": "web"}))
-    jobs = await world.runner.claim(wait_seconds=5)
+    jobs = await world.runner.claim(wait_seconds=30)
     deleted = await world.client.call("DELETE", "/sandbox/web")
     assert (deleted.status, deleted.json["state"]) == (200, "destroying")
     await world.runner.answer(jobs[0])
@@ -156,7 +156,7 @@ async def test_a_second_request_during_a_change_is_a_conflict(world: World) -> N
     sandbox = await world.create()
     path = f"/sandbox/{sandbox['id']}"
     stopping = asyncio.create_task(world.client.call("POST", f"{path}/stop"))
-    [job] = await world.runner.claim(wait_seconds=5)
+    [job] = await world.runner.claim(wait_seconds=30)
     again = await world.client.call("POST", f"{path}/start")
     assert (again.status, again.json["message"]) == (409, "Sandbox state change in progress")
     await world.runner.answer(job)

@@ -34,7 +34,7 @@ async def test_a_paused_sandbox_shows_resuming_and_can_be_stopped_or_deleted(eit
     await ask(world, sandbox, "pause")
     await world.runner.work_once()
     starting = asyncio.create_task(ask(world, sandbox, "start"))
-    [job] = await world.runner.claim(wait_seconds=5)
+    [job] = await world.runner.claim(wait_seconds=30)
     assert await state(world, sandbox) == "resuming"
     await world.runner.answer(job)
     assert (await starting).json["state"] == "started"
@@ -130,7 +130,7 @@ async def test_archive_keeps_the_record_and_start_restores(either_world: World) 
     read = await world.client.call("GET", f"/sandbox/{sandbox['id']}")
     assert (read.json["state"], "runnerId" in read.json) == ("archived", False)
     starting = asyncio.create_task(ask(world, sandbox, "start"))
-    [job] = await world.runner.claim(wait_seconds=5)
+    [job] = await world.runner.claim(wait_seconds=30)
     assert (job.kind, job.image) == (JobKind.RESTORE, f"sandyard/archive:{sandbox['id']}")
     assert await state(world, sandbox) == "restoring"
     await world.runner.answer(job)
@@ -143,7 +143,7 @@ async def test_a_start_while_archiving_gives_the_archiving_up(either_world: Worl
     await ask(world, sandbox, "archive")
     [archiving] = await world.runner.claim()
     starting = asyncio.create_task(ask(world, sandbox, "start"))
-    [restoring] = await world.runner.claim(wait_seconds=5)
+    [restoring] = await world.runner.claim(wait_seconds=30)
     await world.runner.answer(archiving)
     assert world.runner.voided == [archiving.id]
     await world.runner.answer(restoring)

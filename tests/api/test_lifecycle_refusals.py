@@ -67,7 +67,7 @@ async def test_every_state_can_be_deleted(world: World) -> None:
         sandbox = await world.create()
         for number, verb in enumerate(steps):
             asking = asyncio.create_task(ask(world, sandbox, verb, {"cpu": 2}))
-            jobs = await world.runner.claim(wait_seconds=5)
+            jobs = await world.runner.claim(wait_seconds=30)
             if number + 1 < len(steps):
                 for job in jobs:
                     await world.runner.answer(job)

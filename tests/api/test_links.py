@@ -14,7 +14,7 @@ LINKED: dict[str, Any] = {"autoDeleteInterval": 0}
 
 async def ended(world: World, *sandboxes: dict[str, Any]) -> None:
     """Return when a runner has removed them all."""
-    async with asyncio.timeout(10), world.runner.working():
+    async with asyncio.timeout(60), world.runner.working():
         for sandbox in sandboxes:
             while await state_of(world, sandbox) not in ("destroyed", "gone"):  # noqa: ASYNC110  asked over HTTP
                 await asyncio.sleep(0.02)
@@ -70,8 +70,8 @@ async def test_what_cannot_be_linked_is_refused(world: World) -> None:
     child = await world.create(linkedSandbox="owner", name="child", **LINKED)
     gone = await world.create(name="gone")
     await world.client.call("DELETE", f"/sandbox/{gone['id']}")
-    creating = (await world.client.call("POST", "/sandbox", {"name": "creating"})).json
     build = {"buildInfo": {"dockerfileContent": "FROM debian:12\n"}}
+    creating = (await world.client.call("POST", "/sandbox", {"name": "creating", **build})).json
     ephemeral = "Linked sandboxes must be ephemeral - set autoDeleteInterval to 0"
     refused: list[tuple[dict[str, Any], int, str]] = [
         ({"linkedSandbox": owner["id"]}, 400, ephemeral),

@@ -25,9 +25,9 @@ async def test_neither_waits_for_the_other_for_ever(postgres_server_url: str) ->
         async with database.transaction() as db:  # as a runner's word is taken in: the job, then the sandbox
             await db.execute(update(JobRow).where(JobRow.id == job.id).values(lease_until=func.now()))
             deleting = asyncio.create_task(world.client.call("DELETE", f"/sandbox/{sandbox['id']}"))
-            await asyncio.wait_for(somebody_waits(database), 10)
+            await asyncio.wait_for(somebody_waits(database), 30)
             await db.execute(update(Sandbox).where(Sandbox.id == sandbox["id"]).values(updated_at=Sandbox.updated_at))
-        answer = await asyncio.wait_for(deleting, 10)
+        answer = await asyncio.wait_for(deleting, 30)
     assert (answer.status, answer.json["desiredState"]) == (200, "destroyed")
 
 
