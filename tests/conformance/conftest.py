@@ -57,7 +57,7 @@ async def _open(name: str, directory: Path, stack: AsyncExitStack) -> Runtime:
     if name == "docker":
         return await _open_docker(directory, doors, stack)
     folders = host_folders(directory)
-    options = LocalOptions(directory / "data", doors, Isolation(name), start_timeout_seconds=60, host_folders=folders)
+    options = LocalOptions(directory / "data", doors, Isolation(name), host_folders=folders)
     try:
         return await stack.enter_async_context(open_local_runtime(options))
     except RuntimeFailure as failure:

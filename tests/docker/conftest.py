@@ -40,7 +40,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(tmp_path: Path, bundles: Path) -> DockerOptions:
     """Options of an installation nobody else has."""
     (tmp_path / "bundles").symlink_to(bundles)
-    return DockerOptions(secrets.token_hex(8), tmp_path, tmp_path / "doors", start_timeout_seconds=60)
+    return DockerOptions(secrets.token_hex(8), tmp_path, tmp_path / "doors")
 
 
 @pytest.fixture

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import docker.errors
 import pytest
+from docker import APIClient
 
 from sandyard_runner.daemon_bundle import Bundle
 from sandyard_runner.errors import DaemonUnreachable, NotPresent, RuntimeFailure, Unsupported
@@ -84,6 +86,27 @@ async def test_limits_hold_inside(runtime: DockerRuntime) -> None:
         "{ cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max; cut -d' ' -f1 /sys/fs/cgroup/cpu.max; }",
     )
     assert found.split() == [str(1 << 30), "4096", "100000"]
+
+
+async def test_a_sandbox_too_busy_to_freeze_is_frozen_by_the_third_attempt(
+    runtime: DockerRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sandbox = await started(runtime)
+    refused = [f"Cannot pause container {sandbox.sandbox_id}: OCI runtime pause failed: unable to freeze: unknown"] * 2
+    pause = APIClient.pause
+
+    def sometimes(api: APIClient, name: str) -> None:
+        if refused:
+            raise docker.errors.APIError("500", explanation=refused.pop())
+        pause(api, name)
+
+    monkeypatch.setattr(APIClient, "pause", sometimes)
+    await runtime.pause(sandbox.sandbox_id)
+    assert [item.state for item in await runtime.present()] == [PresentState.PAUSED]
+    await runtime.resume(sandbox.sandbox_id)
+    refused += ["the engine is out of order"]
+    with pytest.raises(RuntimeFailure, match="out of order"):
+        await runtime.pause(sandbox.sandbox_id)
 
 
 async def test_no_capability_is_added_and_nothing_of_the_engine_is_inside(runtime: DockerRuntime) -> None:

@@ -34,9 +34,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(tmp_path: Path, bundles: Path) -> LocalOptions:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "bundles").symlink_to(bundles)
-    return LocalOptions(
-        tmp_path / "data", tmp_path / "doors", network=Network.NONE, start_timeout_seconds=60, local_builds=True
-    )
+    return LocalOptions(tmp_path / "data", tmp_path / "doors", network=Network.NONE, local_builds=True)
 
 
 @pytest.fixture

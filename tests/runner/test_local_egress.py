@@ -95,7 +95,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def options(tmp_path: Path, bundles: Path, names: Host) -> LocalOptions:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "bundles").symlink_to(bundles)
-    return LocalOptions(tmp_path / "data", tmp_path / "doors", name_servers=(names.address,), start_timeout_seconds=60)
+    return LocalOptions(tmp_path / "data", tmp_path / "doors", name_servers=(names.address,))
 
 
 @pytest.fixture(params=["slirp4netns", "veth"])

@@ -34,7 +34,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def runtime(tmp_path: Path, bundles: Path) -> AsyncIterator[LocalRuntime]:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "bundles").symlink_to(bundles)
-    options = LocalOptions(tmp_path / "data", tmp_path / "doors", start_timeout_seconds=60)
+    options = LocalOptions(tmp_path / "data", tmp_path / "doors")
     try:
         async with open_local_runtime(options) as opened:
             yield opened

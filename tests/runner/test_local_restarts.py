@@ -35,7 +35,7 @@ from sandyard_runner.runtime.local.runtime import open_local_runtime
 
 async def main(told):
     options = LocalOptions(Path(told["data"]), Path(told["doors"]), Isolation(told["isolation"]),
-                           keep_running=told["keep_running"], start_timeout_seconds=60)
+                           keep_running=told["keep_running"])
     async with open_local_runtime(options) as runtime:
         spec = SandboxSpec(**told["spec"])
         await runtime.create(spec)
@@ -99,7 +99,7 @@ def isolation(request: pytest.FixtureRequest) -> Isolation:
 
 @pytest.fixture
 def place(tmp_path: Path, isolation: Isolation) -> Place:
-    return Place(LocalOptions(tmp_path / "data", tmp_path / "doors", isolation, start_timeout_seconds=60))
+    return Place(LocalOptions(tmp_path / "data", tmp_path / "doors", isolation))
 
 
 def existing(paths: Sequence[str]) -> list[str]:

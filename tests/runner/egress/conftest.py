@@ -76,9 +76,7 @@ async def runtime(
     folder = tmp_path_factory.mktemp("runtime")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_CERT_FILE", str(certificates.authority))  # what our proxy trusts
-        options = LocalOptions(
-            folder / "data", folder / "doors", name_servers=(names.address,), start_timeout_seconds=60
-        )
+        options = LocalOptions(folder / "data", folder / "doors", name_servers=(names.address,))
         async with open_local_runtime(options) as opened:
             if opened._layout.uplink is None:
                 pytest.skip("sandboxes have no way out here")

@@ -1,9 +1,11 @@
 """Sandboxes kept as images, held still, and given other limits: what the engine does to a container that is there."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import structlog
+from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
 from sandyard_api.jobs.wire import Resources
@@ -15,6 +17,8 @@ from sandyard_runner.runtime.docker.images import full_reference
 from sandyard_runner.runtime.docker.options import LABEL_IMAGE, DockerOptions
 
 UNNAMED_FOR = "10m"
+FREEZE_ATTEMPTS = 5
+"""runc gives up on a container that is busy, and lets it run again: to repeat is the caller's. *Source:* runc #4388."""
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +39,7 @@ class Keeping:
             kept = kept_configuration(api.inspect_image(container["Image"]), container, self._options.installation)
             api.commit(name, repository=repository, tag=tag, conf=kept)
 
-        making = asyncio.create_task(self._engine.call(f"keep the sandbox as {image}", work))
+        making = asyncio.create_task(self._engine.call(f"keep the sandbox as {image}", _frozen(work)))
         try:
             await asyncio.shield(making)
         except Missing as error:
@@ -67,7 +71,7 @@ class Keeping:
         """Freeze the container's cgroup. Raises `NotPresent`."""
         if not (await self._state(sandbox_id))["Paused"]:
             name = self._options.container(sandbox_id)
-            await self._unless_gone(sandbox_id, "pause the container", lambda api: api.pause(name))
+            await self._unless_gone(sandbox_id, "pause the container", _frozen(lambda api: api.pause(name)))
 
     async def resume(self, sandbox_id: str) -> None:
         """Thaw it. Raises `NotPresent`."""
@@ -121,3 +125,19 @@ class Keeping:
             if isinstance(error, Conflict) and "already paused" in error.message:
                 return
             raise NotPresent(sandbox_id) from error
+
+
+def _frozen(work: Callable[[Api], None]) -> Callable[[Api], None]:
+    """What has the engine freeze a container, repeated while it cannot."""
+
+    def repeat(api: Api) -> None:
+        for _ in range(FREEZE_ATTEMPTS - 1):
+            try:
+                return work(api)
+            except APIError as error:
+                if "unable to freeze" not in str(error):
+                    raise
+                log.info("freezing_again", reason=str(error))
+        return work(api)
+
+    return repeat

@@ -29,7 +29,7 @@ ADDRESS = "127.83.89.1"
 """Of our services in each sandbox's namespace: loopback, and nobody else's."""
 NAMES_PORT, PROXY_PORT = 53, 3128
 TABLE = "inet sandyard"
-HELPER_SECONDS = 10.0
+HELPER_SECONDS = 30.0
 INTO = Path(__file__).with_name("into.py")
 BUNDLE_NAME = "certificates.pem"
 DOOR_MOUNT = "/run/sandyard"

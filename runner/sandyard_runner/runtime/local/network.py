@@ -12,7 +12,7 @@ from sandyard_runner.egress.closed import routes
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local import veth
 
-READY_TIMEOUT_SECONDS = 5.0
+READY_TIMEOUT_SECONDS = 30.0
 ROUTE_RECHECK_SECONDS = 0.01
 DNS_FORWARDER = "10.0.2.3"
 """The helper's own resolver as the sandbox sees it; slirp4netns has it there by default."""

@@ -35,7 +35,7 @@ class LocalOptions:
     """For sandboxes with domain lists or secrets, `address` or `address:port`; none: this machine's."""
     keep_running: bool = False
     """Sandboxes outlive this process and are adopted by the next; otherwise the kernel ends them with it."""
-    start_timeout_seconds: float = 20.0
+    start_timeout_seconds: float = 60.0
     local_builds: bool = False
     """Steps of Dockerfiles run over the host's directories, whatever their `FROM` says; else builds are refused."""
     host_folders: tuple[HostFolder, ...] = ()
