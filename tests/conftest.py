@@ -9,9 +9,14 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from hypothesis import settings
 from sqlalchemy.engine import make_url
 
 from tests.contract.postgres_server import PostgresServer
+
+# An example may take long where the machine stalls: that is no finding.
+settings.register_profile("stalling", deadline=None)
+settings.load_profile("stalling")
 
 
 @pytest.fixture(scope="session")

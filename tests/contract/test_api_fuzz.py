@@ -72,7 +72,6 @@ def asker(seeds: Seeds, description: dict[str, Any]) -> Iterator["Asker"]:
         yield Asker(seeds, Answers(description), session)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("operation_id", sorted(IMPLEMENTED))
 def test_no_request_makes_an_operation_fail_or_fall_silent(
     asker: "Asker", operations: dict[str, Any], operation_id: str

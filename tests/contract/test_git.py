@@ -49,8 +49,8 @@ def upstream(shared_toolbox: Toolbox) -> Upstream:
     name = f"git-{uuid.uuid4().hex[:8]}"
     root = f"/tmp/{name}"
     script = UPSTREAM.format(root=root, program=base64.b64encode(SERVER.read_bytes()).decode())
-    done = shared_toolbox.call("POST", "/process/execute", {"command": script}).json()
-    assert done["exitCode"] == 0, done
+    done = shared_toolbox.call("POST", "/process/execute", {"command": script, "timeout": 60}).json()
+    assert done.get("exitCode") == 0, done
     shared_toolbox.session(name)
     command = shared_toolbox.run(name, f"exec python3 {root}/git_server.py {root} someone secret", wait=False)
     deadline = time.monotonic() + START_SECONDS

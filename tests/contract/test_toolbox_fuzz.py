@@ -52,7 +52,6 @@ def toolbox(sandyard: Instance) -> Iterator[Toolbox]:
     made.delete()
 
 
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("operation_id", IMPLEMENTED)
 def test_no_request_makes_an_operation_fail_or_fall_silent(
     sandyard: Instance, toolbox: Toolbox, operations: dict[str, Any], operation_id: str

@@ -1,5 +1,6 @@
 """The web terminal's page in headless Chromium, driven by its debugging protocol: what a person sees and types."""
 
+import itertools
 import json
 import os
 import shutil
@@ -101,13 +102,12 @@ def test_a_person_types_and_sees_and_the_shell_ends_with_the_page(shared_toolbox
     with browser_at(f"{link['url']}/?DAYTONA_SANDBOX_AUTH_KEY={link['token']}", folder) as page:
         page.until("String(socket && socket.readyState)", "1")
         assert link["token"] not in page.value("location.href"), "the address bar holds no credential"
-        page.type("echo typed-$((40+2)) h\u00e9; stty size")
-        shown = page.until(SHOWN, f"{page.value('terminal.rows')} {page.value('terminal.cols')}")
-        assert "typed-42 h\u00e9" in shown
+        page.type("echo typed-$((40+2)) h\u00e9")
+        page.until(SHOWN, "typed-42 h\u00e9")
+        _until_the_shell_knows_the_size(page)
         page.command("Emulation.setDeviceMetricsOverride", width=600, height=300, deviceScaleFactor=1, mobile=False)
         page.until("String(terminal.cols < 80)", "true")
-        page.type("clear; stty size")
-        page.until(SHOWN, f"{page.value('terminal.rows')} {page.value('terminal.cols')}")
+        _until_the_shell_knows_the_size(page)
         page.type("exit 3")
         page.until(SHOWN, "the shell ended with exit code 3; press Enter")
         page.type("")
@@ -116,6 +116,17 @@ def test_a_person_types_and_sees_and_the_shell_ends_with_the_page(shared_toolbox
         alive = "pgrep -f 'sleep 432[1]' || true"
         _until_prints(shared_toolbox, alive, lambda text: text != "")
     _until_prints(shared_toolbox, alive, lambda text: text == "")
+
+
+def _until_the_shell_knows_the_size(page: Page) -> None:
+    """The page may find its size after the shell was asked for it: fonts come late, and so does a change."""
+    deadline = time.monotonic() + SECONDS
+    for number in itertools.count():
+        page.type(f"clear; stty size; echo asked-$(({number}+100))")
+        shown = page.until(SHOWN, f"asked-{number + 100}")
+        if f"{page.value('terminal.rows')} {page.value('terminal.cols')}" in shown:
+            return
+        assert time.monotonic() < deadline, shown
 
 
 def _until_prints(box: Toolbox, command: str, holds: Callable[[str], bool]) -> None:

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sandyard_daemon.wire import FrameDecoder, LogFrame, Stream
@@ -21,7 +21,6 @@ nasty = st.lists(
 writes = st.lists(st.tuples(st.sampled_from([Stream.STDOUT, Stream.STDERR]), nasty), max_size=8)
 
 
-@settings(deadline=None)  # an example may take long where the machine stalls
 @given(writes, st.integers(1, 5))
 def test_any_bytes_survive_markers_however_the_text_is_cut(parts: list[tuple[Stream, bytes]], size: int) -> None:
     encoder = MarkerEncoder()
@@ -35,7 +34,6 @@ def test_any_bytes_survive_markers_however_the_text_is_cut(parts: list[tuple[Str
     assert encoder.held == 0
 
 
-@settings(deadline=None)
 @given(writes)
 def test_every_message_has_a_payload_and_fits(parts: list[tuple[Stream, bytes]]) -> None:
     encoder = MarkerEncoder()

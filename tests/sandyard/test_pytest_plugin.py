@@ -11,7 +11,6 @@ import pytest
 from tests.sandyard.command import clean_environment
 from tests.sandyard.leftovers import processes_of
 
-pytestmark = pytest.mark.timeout(300)
 RUN_SECONDS = 280
 REPEATED = Path(__file__).resolve().parents[2] / "scripts" / "example-runs"
 

@@ -12,7 +12,6 @@ from tests.contract.running import Combination, start
 from tests.sandyard.command import COMPILED, clean_environment
 from tests.sandyard.test_pytest_plugin import run_pytest
 
-pytestmark = pytest.mark.timeout(300)
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
 
 

@@ -65,7 +65,6 @@ def test_a_file_of_200_mb_goes_up_and_down_in_little_memory(daemon: Daemon, home
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
 def test_a_file_of_2_gb_goes_up_and_down_in_little_memory(daemon: Daemon, home: Path) -> None:
     there_and_back(daemon, home, 2_000_000_000)
 

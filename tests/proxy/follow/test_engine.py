@@ -151,7 +151,7 @@ async def follow(source: LogSource, hub: LogHub, cursor: int, dice: random.Rando
         return await collect(follower, dice), follower.exit_code
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 1 << 32),
     losses=st.sampled_from([0.0, 0.1, 0.4, 1.0]),
