@@ -143,7 +143,8 @@ def node_with_sdk() -> Path:
 def bundle(source: Path, target: Path, *options: str) -> Path:
     """Turn a TypeScript program into what Node or a browser runs, beside the libraries; returns the file made."""
     home = node_with_sdk()
-    made = home / "programs" / target
+    # Other workers of this run make programs of the same name, some of them from another source.
+    made = home / "programs" / os.environ.get("PYTEST_XDIST_WORKER", "alone") / target
     esbuild = home / "node_modules" / ".bin" / "esbuild"
     command = [str(esbuild), str(source), f"--outfile={made}", *options]
     environment = os.environ | {"NODE_PATH": str(home / "node_modules")}
