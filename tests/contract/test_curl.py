@@ -8,7 +8,7 @@ import pytest
 
 from tests.contract.programs import Transcript, run_program
 from tests.contract.running import Instance
-from tests.contract.toolbox import Toolbox, command_path
+from tests.contract.toolbox import Toolbox, command_path, wait_for_file
 
 pytestmark = [
     pytest.mark.sdk,
@@ -16,7 +16,6 @@ pytestmark = [
 ]
 
 AUTHORIZED = 'curl -sS -N -H "Authorization: Bearer $DAYTONA_API_KEY" '
-SLOW = 'for i in {1..4}; do echo "Step $i"; echo "Error $i" >&2; sleep 0.5; done'
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def box(shared_toolbox: Toolbox, request: pytest.FixtureRequest) -> Iterator[tup
 
 def curl(sandyard: Instance, folder: Path, arguments: str) -> Transcript:
     """Run by a shell, as typed."""
-    return run_program(["bash", "-c", AUTHORIZED + arguments], sandyard, folder)
+    return run_program(["bash", "-o", "pipefail", "-c", AUTHORIZED + arguments], sandyard, folder)
 
 
 def logs_url(box: tuple[Toolbox, str], command_id: str, query: str = "") -> str:
@@ -69,11 +68,15 @@ def test_logs_are_json_for_who_asks(sandyard: Instance, folder: Path, box: tuple
 def test_following_shows_lines_as_they_are_written_and_ends_with_the_command(
     sandyard: Instance, folder: Path, box: tuple[Toolbox, str]
 ) -> None:
-    ran = box[0].run(box[1], SLOW, wait=False)
-    done = curl(sandyard, folder, logs_url(box, ran["cmdId"], "?follow=true"))
+    seen = f"/tmp/{box[1]}"
+    rest = 'for i in {2..4}; do echo "Step $i"; echo "Error $i" >&2; done'
+    ran = box[0].run(box[1], f'echo "Step 1"; echo "Error 1" >&2; {wait_for_file(seen)} && {rest}', wait=False)
+    tell = f"{AUTHORIZED} '{box[0].base}/process/execute' -d '{{\"command\": \"touch {seen}\"}}' >/dev/null"
+    followed = logs_url(box, ran["cmdId"], "?follow=true")
+    done = curl(sandyard, folder, f'{followed} | {{ read -r first; echo "$first"; {tell}; cat; }}')
     assert done.exit_code == 0, done
     assert sorted(done.text.splitlines()) == sorted(f"{kind} {i}" for kind in ("Step", "Error") for i in range(1, 5))
-    assert done.when("Step 4") - done.when("Step 1") > 0.5, done
+    assert box[0].exit_code(box[1], ran["cmdId"]) == 0, "its first lines were not seen while it waited for that"
 
 
 def test_a_cursor_resumes_at_any_byte(sandyard: Instance, folder: Path, box: tuple[Toolbox, str]) -> None:

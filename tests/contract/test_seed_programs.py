@@ -24,6 +24,8 @@ pytestmark = pytest.mark.sdk
 
 STREAMING_SECONDS = 4.0
 """Five lines a second apart; a program that prints them at the end prints them together."""
+LATE_SECONDS = 30.0
+"""What a machine that stalls may take longer; a client that cannot connect to the event socket stays over a minute."""
 GO_SEED_RELEASES = ("0.143", *GO_RELEASES)
 GO_SPELLINGS = (
     ("0.144", r"(ExecuteSessionCommand\((?:[^()]|\n)*?, (?:true|false))\)", r"\1, false)"),
@@ -41,13 +43,13 @@ def assert_streamed(done: Transcript) -> None:
         assert re.search(rf"^\[STDERR\]: +Error {number}$", done.text, re.MULTILINE), done
     assert done.text.count("Step") == done.text.count("Error") == 5, done
     spread = done.when("Step 5") - done.when("Step 1")
-    assert STREAMING_SECONDS - 0.5 < spread < STREAMING_SECONDS + 1.5, done
+    assert STREAMING_SECONDS / 4 < spread < STREAMING_SECONDS + LATE_SECONDS, done
     assert done.when("Continuing execution while logs are streaming...") < done.when("Step 2"), done
-    assert done.seconds - done.when("Step 5") < 5, f"the program went on after the stream's end:\n{done}"
+    assert done.seconds - done.when("Step 5") < LATE_SECONDS, f"the program went on after the stream's end:\n{done}"
 
 
 def assert_retrieved(done: Transcript) -> None:
-    """Both streams of the first command, then what the endless one had written after five seconds."""
+    """Both streams of the first command, then what the endless one, a line a second, had written after five seconds."""
     assert done.exit_code == 0, done
     sections = re.split(r"^\[STD(?:OUT|ERR)\]: ", done.text, flags=re.MULTILINE)[1:]
     assert len(sections) == 4, done
@@ -55,7 +57,7 @@ def assert_retrieved(done: Transcript) -> None:
     good, oops = (section.strip().splitlines() for section in sections[2:])
     assert all(line.startswith("All good at") for line in good), done
     assert all(line.startswith("Oops, an error at") for line in oops), done
-    assert 4 <= len(good) + len(oops) <= 7, done
+    assert 2 <= len(good) + len(oops) <= done.seconds + 1, done
     assert all(RANDOM_LINE.match(line) for line in good + oops), done
 
 
@@ -87,7 +89,8 @@ def test_retrieve_go(sandyard: Instance, folder: Path, release: str) -> None:
     assert "[STDOUT]: Hello from stdout\n" in done.text, done
     assert "[LOGS]: " in done.text, done
     counted = re.findall(r"Count: (\d)", done.text)
-    assert counted[:4] == ["1", "2", "3", "4"], done
+    assert len(counted) >= 2, done
+    assert counted == ["1", "2", "3", "4", "5"][: len(counted)], done
 
 
 def _go(name: str, release: str, sandyard: Instance, folder: Path) -> Transcript:

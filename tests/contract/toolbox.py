@@ -78,6 +78,22 @@ class Toolbox:
         url = self.base.replace("http", "ws", 1) + command_path(session, command_id) + "/logs?follow=true"
         return WebSocket(url, headers=dict(self.headers) | headers)
 
+    def tell(self, file: str) -> None:
+        """Make a file that a command waits for: see `wait_for_file`."""
+        answer = self.call("POST", "/process/execute", {"command": f"touch {file}"})
+        assert answer.json()["exitCode"] == 0, answer
+
+    def wait_for(self, *states: str) -> dict[str, Any]:
+        """The sandbox once it is in one of the states. Fails on an error, and when it is in none of them in time."""
+        deadline = time.monotonic() + STATE_SECONDS
+        while True:
+            told: dict[str, Any] = self.api("GET", f"/sandbox/{self.id}").json()
+            if told["state"] in states:
+                return told
+            assert told["state"] not in ("error", "build_failed"), told
+            assert time.monotonic() < deadline, told
+            time.sleep(0.02)  # a real client polls too
+
     def exit_code(self, session: str, command_id: str) -> int | None:
         """The exit code that clients see now."""
         code: int | None = self.call("GET", command_path(session, command_id)).json().get("exitCode")
@@ -92,6 +108,11 @@ class Toolbox:
 def authorization(sandyard: Instance) -> dict[str, str]:
     """The one header that every client sends."""
     return {"Authorization": f"Bearer {sandyard.api_key}"}
+
+
+def wait_for_file(file: str) -> str:
+    """Shell text that waits for a file, not for ever; its status says whether the file came."""
+    return f"for n in $(seq 400); do [ -e {file} ] && break; sleep 0.05; done; [ -e {file} ]"
 
 
 def command_path(session: str, command_id: str) -> str:

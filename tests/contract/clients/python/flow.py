@@ -3,14 +3,18 @@
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaError, SessionExecuteRequest
 
-TWO_STREAMS = "for i in 1 2 3; do echo out$i; echo err$i >&2; sleep 0.4; done"
+TWO_STREAMS = (
+    "echo out1; echo err1 >&2; for n in $(seq 400); do [ -e {heard} ] && break; sleep 0.05; done; "
+    "for i in 2 3; do echo out$i; echo err$i >&2; done; [ -e {heard} ]"
+)
+"""Goes on when somebody has heard its first lines, and ends with 1 where nobody did while it ran."""
 
 
 def listed(daytona: Any, labels: dict[str, str]) -> list[str]:
@@ -41,13 +45,17 @@ def refused(call: Callable[[], object]) -> list[str]:
     return ["nothing was raised", ""]
 
 
-def follow(sandbox: Any, session: str, command_id: str) -> list[list[Any]]:
-    """What the callbacks got, with the seconds since the start of the stream."""
-    seen: list[list[Any]] = []
-    start = time.monotonic()
+def follow(sandbox: Any, session: str, command_id: str, hear: Callable[[], object] = lambda: None) -> list[list[str]]:
+    """What the callbacks got; `hear` is called with the first of it."""
+    seen: list[list[str]] = []
 
     def keep(stream: str) -> Callable[[str], None]:
-        return lambda chunk: seen.append([stream, chunk, round(time.monotonic() - start, 3)])
+        def add(chunk: str) -> None:
+            seen.append([stream, chunk])
+            if len(seen) == 1:
+                hear()
+
+        return add
 
     asyncio.run(sandbox.process.get_session_command_logs_async(session, command_id, keep("out"), keep("err")))
     return seen
@@ -93,9 +101,11 @@ def use(sandbox: Any, saw: dict[str, Any]) -> None:
     saw["kept state"] = [done.exit_code, done.stdout]
     for spelling in ("run_async", "var_async"):
         asked: dict[str, Any] = {spelling: True}
-        request = SessionExecuteRequest(command=TWO_STREAMS, **asked)
+        heard = f"~/heard-{spelling}"
+        tell = partial(process.exec, f"touch {heard}")
+        request = SessionExecuteRequest(command=TWO_STREAMS.format(heard=heard), **asked)
         started = process.execute_session_command("work", request)
-        saw[spelling] = follow(sandbox, "work", started.cmd_id)
+        saw[spelling] = follow(sandbox, "work", started.cmd_id, tell)
         saw[f"{spelling} exit"] = process.get_session_command("work", started.cmd_id).exit_code
         logs = process.get_session_command_logs("work", started.cmd_id)
         saw[f"{spelling} logs"] = [logs.stdout, logs.stderr]

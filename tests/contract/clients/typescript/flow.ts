@@ -2,7 +2,7 @@
 // Bundled with SDK_NAME aliased to either name of the package.
 import { Daytona } from 'the-sdk'
 
-type Seen = [stream: string, chunk: string, seconds: number]
+type Seen = [stream: string, chunk: string]
 
 async function refused(call: Promise<unknown>): Promise<[string, string]> {
   try {
@@ -33,12 +33,19 @@ async function main() {
     const sync = await sandbox.process.executeSessionCommand('work', { command: 'echo so; echo no >&2; (exit 4)' })
     saw.sync = [sync.exitCode, sync.stdout, sync.stderr]
 
-    const command = 'for i in 1 2 3; do echo out$i; echo err$i >&2; sleep 0.4; done'
+    // Goes on when somebody has heard its first lines, and ends with 1 where nobody did while it ran.
+    const wait = 'for n in $(seq 400); do [ -e ~/heard ] && break; sleep 0.05; done'
+    const rest = 'for i in 2 3; do echo out$i; echo err$i >&2; done; [ -e ~/heard ]'
+    const command = `echo out1; echo err1 >&2; ${wait}; ${rest}`
     const started = await sandbox.process.executeSessionCommand('work', { command, runAsync: true })
     const seen: Seen[] = []
-    const begun = Date.now()
-    const keep = (stream: string) => (chunk: string) => seen.push([stream, chunk, (Date.now() - begun) / 1000])
+    let told: Promise<unknown> | undefined
+    const keep = (stream: string) => (chunk: string) => {
+      seen.push([stream, chunk])
+      told ??= sandbox.process.executeCommand('touch ~/heard')
+    }
     await sandbox.process.getSessionCommandLogs('work', started.cmdId!, keep('out'), keep('err'))
+    await told
     saw.followed = seen
     saw.exit = (await sandbox.process.getSessionCommand('work', started.cmdId!)).exitCode
     const logs = await sandbox.process.getSessionCommandLogs('work', started.cmdId!)

@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"net/http/httptrace"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/daytonaio/daytona/libs/sdk-go/pkg/daytona"
@@ -15,9 +18,16 @@ type heard struct {
 	At     float64 `json:"at"`
 }
 
-// follow listens to both channels that `stream` fills and closes, and gives what came and how it ended.
-func follow(stream func(stdout, stderr chan<- string) error) ([]heard, error) {
+// follow listens to both channels that `stream` fills and closes, and gives what came and how it ended. `hear` is
+// called with how much came so far.
+func follow(stream func(stdout, stderr chan<- string) error, hear ...func(count int)) ([]heard, error) {
 	began, all := time.Now(), []heard{}
+	keep := func(name, text string) {
+		all = append(all, heard{name, text, time.Since(began).Seconds()})
+		for _, each := range hear {
+			each(len(all))
+		}
+	}
 	stdout, stderr, ended := make(chan string, 10), make(chan string, 10), make(chan error, 1)
 	go func() { ended <- stream(stdout, stderr) }()
 	for out, err := stdout, stderr; out != nil || err != nil; {
@@ -27,13 +37,13 @@ func follow(stream func(stdout, stderr chan<- string) error) ([]heard, error) {
 				out = nil
 				continue
 			}
-			all = append(all, heard{"out", text, time.Since(began).Seconds()})
+			keep("out", text)
 		case text, open := <-err:
 			if !open {
 				err = nil
 				continue
 			}
-			all = append(all, heard{"err", text, time.Since(began).Seconds()})
+			keep("err", text)
 		}
 	}
 	return all, <-ended
@@ -62,12 +72,18 @@ func sessions(ctx context.Context, client *daytona.Client, arguments []string, s
 	_ = must(process.ExecuteSessionCommand(ctx, "work", "cd /usr; export KEPT=yes", false, false))
 	saw["kept"] = must(process.ExecuteSessionCommand(ctx, "work", "pwd; echo $KEPT", false, false))["stdout"]
 
-	command := "for i in 1 2 3; do echo out$i; echo err$i >&2; sleep 0.4; done; printf 'a€\\nlast'; exit 0"
+	// Each pair of lines waits until the one before was heard; one that was not while it waited makes the end a failure.
+	wait := "for n in $(seq 400); do [ -e ~/heard$i ] && break; sleep 0.05; done; [ -e ~/heard$i ] || late=1"
+	command := "for i in 1 2 3; do echo out$i; echo err$i >&2; " + wait + "; done; printf 'a€\\nlast'; exit ${late:-0}"
 	started := must(process.ExecuteSessionCommand(ctx, "work", command, true, false))
 	id := started["id"].(string)
 	_, saw["exitCodeAtOnce"] = started["exitCode"]
 	all, err := follow(func(stdout, stderr chan<- string) error {
 		return process.GetSessionCommandLogsStream(ctx, "work", id, stdout, stderr)
+	}, func(count int) {
+		if count%2 == 0 && count <= 6 {
+			run(ctx, sandbox, fmt.Sprintf("touch ~/heard%d", count/2))
+		}
 	})
 	check(err)
 	saw["followed"] = all
@@ -109,11 +125,13 @@ func sessions(ctx context.Context, client *daytona.Client, arguments []string, s
 		name, commands, err := release.entrypoint(ctx, process)
 		check(err)
 		saw["entrypoint"] = []any{name != "", commands}
-		// Its log goes on for as long as the sandbox runs.
+		// Its log goes on for as long as the sandbox runs. Stopped before it is followed, there would be none.
 		stopping := make(chan error, 1)
+		stop := sync.OnceFunc(func() { go func() { stopping <- sandbox.Stop(ctx) }() })
 		_, err = follow(func(stdout, stderr chan<- string) error {
-			go func() { stopping <- sandbox.Stop(ctx) }()
-			return release.entrypointLogs(ctx, process, stdout, stderr)
+			defer stop()
+			answered := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotFirstResponseByte: stop})
+			return release.entrypointLogs(answered, process, stdout, stderr)
 		})
 		check(<-stopping)
 		saw["entrypointLogs"] = told(err)
