@@ -10,7 +10,7 @@ from tests.contract.running import Instance
 from tests.contract.toolbox import authorization
 from tests.contract.wire_client import Body, request
 
-STATE_SECONDS = 30.0
+STATE_SECONDS = 60.0
 
 KINDS: Mapping[tuple[str, str], str] = {
     ("api-keys", "name"): "key",
@@ -102,11 +102,11 @@ class Seeds:
 
     def _forked(self) -> str:
         """One with a parent."""
-        parent = self._make("/sandbox", {"labels": {"made": "here"}})["id"]
+        parent = self._settled(self._make("/sandbox", {"labels": {"made": "here"}})["id"], "started")
         return self._settled(self._make(f"/sandbox/{parent}/fork", {})["id"], "started")
 
     def _moved(self, *steps: str) -> str:
-        sandbox_id = str(self._make("/sandbox", {})["id"])
+        sandbox_id = self._settled(str(self._make("/sandbox", {})["id"]), "started")
         for step in steps:
             self._make(f"/sandbox/{sandbox_id}/{step}", {})
             self._settled(sandbox_id, {"stop": "stopped", "archive": "archived"}[step])

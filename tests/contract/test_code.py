@@ -35,6 +35,8 @@ PLOTTING = (
     "matplotlib matplotlib.libs mpl_toolkits numpy numpy.libs PIL pillow.libs contourpy cycler kiwisolver "
     "fontTools packaging pyparsing dateutil six.py"
 ).split()
+LIMIT = 5
+"""Seconds in which a busy machine starts a Python that prints before the limit ends it."""
 PIECE = 9 << 20
 """Bytes of one request's share of an archive."""
 
@@ -101,8 +103,9 @@ def test_every_python_release_runs_code_and_gets_its_charts(
 
 def test_the_newest_python_sdk_uses_contexts_callbacks_and_limits(sandyard: Instance, shared_toolbox: Toolbox) -> None:
     sdk = pytest.importorskip("daytona")
-    daytona = sdk.Daytona(sdk.DaytonaConfig(api_key=sandyard.api_key, api_url=sandyard.api_url))
-    try:
+    from tests.contract.test_python_sdk import client  # which needs it, too
+
+    with client(sandyard, sandyard.api_key) as daytona:
         sandbox = daytona.get(shared_toolbox.id)
         interpreter, heard = sandbox.code_interpreter, []
         result = interpreter.run_code(
@@ -127,15 +130,13 @@ def test_the_newest_python_sdk_uses_contexts_callbacks_and_limits(sandyard: Inst
         with pytest.raises(sdk.DaytonaError, match="exit code 3"):
             interpreter.run_code("import os; os._exit(3)")
         error = interpreter.run_code("print(x)").error
+        assert error is not None
         assert (error.name, error.value) == ("NameError", "name 'x' is not defined")
         run = sandbox.process.code_run("import os, sys; print(sys.argv[1:], os.environ['A'])", params(sdk))
         assert (run.exit_code, run.result) == (0, "['a b', '$(x)'] b\n")
         # This SDK hands on its generated client's own error here.
         with pytest.raises(Exception, match="begun"):
-            sandbox.process.code_run("import time\nprint('begun')\ntime.sleep(60)", timeout=1)
-    finally:
-        if daytona._event_dispatcher is not None:
-            daytona._event_dispatcher.disconnect()
+            sandbox.process.code_run("import time\nprint('begun')\ntime.sleep(60)", timeout=LIMIT)
 
 
 def params(sdk: Any) -> Any:
@@ -223,7 +224,7 @@ def test_go_uses_contexts_channels_and_limits(sandyard: Instance, folder: Path, 
     assert saw["deletedAgain"][0] == "DaytonaNotFoundError"
     printed, error, seconds = saw["timeout"]
     assert (printed, error) == ("begun\n", ["TimeoutError", "Execution timed out", False])
-    assert 1 <= seconds < 10
+    assert 3 <= seconds < 50, "it would have slept for a minute"
     assert saw["state"] == "42\n", "what was there before the limit is there after it"
     assert "exit code 3" in saw["died"][1]
     assert saw["anew"][:2] == ["NameError", "name 'x' is not defined"]

@@ -12,7 +12,6 @@ daytona_sdk = pytest.importorskip("daytona", reason="the newest Python SDK is a 
 from daytona import (  # noqa: E402
     CreateSandboxFromSnapshotParams,
     Daytona,
-    DaytonaConfig,
     Sandbox,
     SessionExecuteRequest,
 )
@@ -30,6 +29,8 @@ from daytona.common.errors import (  # noqa: E402
 
 from tests.contract.bench import BenchClient  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
+from tests.contract.test_python_sdk import client  # noqa: E402
+from tests.daemon.conftest import eventually  # noqa: E402
 
 pytestmark = [pytest.mark.sdk, pytest.mark.filterwarnings("ignore")]
 
@@ -45,10 +46,8 @@ def bench(sandyard: Instance) -> Iterator[BenchClient]:
 
 @pytest.fixture
 def daytona(bench: BenchClient) -> Iterator[Daytona]:
-    opened = Daytona(DaytonaConfig(api_key=bench.key, api_url=bench.sandyard.api_url))
-    yield opened
-    if opened._event_dispatcher is not None:
-        opened._event_dispatcher.disconnect()
+    with client(bench.sandyard, bench.key) as opened:
+        yield opened
 
 
 @pytest.fixture
@@ -56,6 +55,7 @@ def sandbox(daytona: Daytona) -> Sandbox:
     return daytona.create()
 
 
+SECONDS = 60.0
 EXECUTE = {"operation": "ExecuteCommand"}
 LOGS = {"operation": "GetSessionCommandLogs"}
 
@@ -119,7 +119,7 @@ def test_a_drop_after_the_commit_of_a_create_leaves_the_sandbox_behind(bench: Be
     with pytest.raises(DaytonaError):
         daytona.create(CreateSandboxFromSnapshotParams(name="left"))
     bench.clear()
-    assert daytona.get("left").state == "started"
+    eventually(lambda: daytona.get("left").state == "started", SECONDS)
 
 
 def test_an_answer_that_is_cut_is_a_connection_error(bench: BenchClient, sandbox: Sandbox) -> None:
@@ -176,9 +176,7 @@ def test_a_sandbox_that_dies_refuses_and_is_stopped_with_the_reason(
     bench.fault(kind, rule={"sandbox": sandbox.id, "operation": "ExecuteCommand"})
     with pytest.raises((DaytonaBadRequestError, DaytonaBadGatewayError)):
         sandbox.process.exec("echo never")
-    deadline = time.monotonic() + 10
-    while daytona.get(sandbox.id).state != "stopped":
-        assert time.monotonic() < deadline
+    eventually(lambda: daytona.get(sandbox.id).state == "stopped", SECONDS)
     history = bench.call("GET", f"/sandboxes/{sandbox.id}")["history"]
     assert reason in history[-1]["cause"]
     sandbox.start()

@@ -10,12 +10,14 @@ import pytest
 
 daytona_sdk = pytest.importorskip("daytona", reason="the newest Python SDK is a development dependency")
 
-from daytona import CreateSandboxFromSnapshotParams, Daytona, DaytonaConfig, SessionExecuteRequest  # noqa: E402
+from daytona import CreateSandboxFromSnapshotParams, SessionExecuteRequest  # noqa: E402
 from daytona.common.errors import DaytonaNotFoundError  # noqa: E402
 
 from tests.contract.bench import BenchClient  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
+from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
+from tests.daemon.conftest import eventually  # noqa: E402
 
 pytestmark = [pytest.mark.sdk, pytest.mark.filterwarnings("ignore")]
 
@@ -28,20 +30,22 @@ def bench(sandyard: Instance) -> Iterator[BenchClient]:
     owner = BenchClient(sandyard, sandyard.api_key)
     owner.call("POST", "/journal", {"on": True})
     made = BenchClient.of_new_organization(sandyard)
-    client = Daytona(DaytonaConfig(api_key=made.key, api_url=sandyard.api_url))
-    params = CreateSandboxFromSnapshotParams(labels={"for": "journal"}, env_vars={"API_TOKEN": SECRET})
-    sandbox = client.create(params)
-    sandbox.process.exec("echo journaled")
-    sandbox.process.create_session("s")
-    sandbox.process.execute_session_command("s", SessionExecuteRequest(command="echo line"))
-    with pytest.raises(DaytonaNotFoundError):
-        client.get("nobody")
-    yield made
-    if client._event_dispatcher is not None:
-        client._event_dispatcher.disconnect()
+    with client(sandyard, made.key) as daytona:
+        params = CreateSandboxFromSnapshotParams(labels={"for": "journal"}, env_vars={"API_TOKEN": SECRET})
+        sandbox = daytona.create(params)
+        sandbox.process.exec("echo journaled")
+        sandbox.process.create_session("s")
+        sandbox.process.execute_session_command("s", SessionExecuteRequest(command="echo line"))
+        with pytest.raises(DaytonaNotFoundError):
+            daytona.get("nobody")
+        # A request is kept when it is over, which its client may know first.
+        eventually(lambda: made.call("GET", "/journal?operation=getSandbox&status=404")["records"], 60)
+        yield made
     owner.call("POST", "/journal", {"on": False})
     made.call("POST", "/reset", {})
-    assert made.call("GET", "/journal")["records"] == [], "a reset forgets the records"
+    left = made.call("GET", "/journal")["records"]
+    # The client's event socket is a record when it is over, a moment after the client let go of it.
+    assert [one for one in left if one["method"] != "WEBSOCKET"] == [], "a reset forgets the records"
 
 
 def test_every_request_is_there_with_operation_status_sdk_and_sandbox(bench: BenchClient) -> None:

@@ -29,6 +29,7 @@ from tests.contract.running import Instance
 from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import Toolbox, authorization
 from tests.contract.wire_client import request
+from tests.daemon.conftest import eventually
 
 pytestmark = [pytest.mark.sdk, pytest.mark.filterwarnings("ignore")]
 
@@ -82,25 +83,16 @@ def test_a_session_command_goes_on_after_a_pause(sandyard: Instance) -> None:
         body = {"command": command, "runAsync": True}
         started = toolbox.call("POST", "/process/session/s/exec", body).json()
         assert toolbox.api("POST", f"/sandbox/{toolbox.id}/pause").json()["state"] == "pausing"
-        wait_for(toolbox, "paused")
+        toolbox.wait_for("paused")
         assert toolbox.call("GET", "/process/session").status == 400
-        assert toolbox.api("POST", f"/sandbox/{toolbox.id}/start").json()["state"] == "started"
+        assert toolbox.api("POST", f"/sandbox/{toolbox.id}/start").status == 200
+        toolbox.wait_for("started")
         path = f"/process/session/s/command/{started['cmdId']}"
-        while "exitCode" not in (told := toolbox.call("GET", path).json()):
-            pass
-        assert told["exitCode"] == 0
+        eventually(lambda: toolbox.exit_code("s", started["cmdId"]) is not None, 60)
+        assert toolbox.exit_code("s", started["cmdId"]) == 0
         assert toolbox.call("GET", f"{path}/logs").body.decode().count("line") == 6
     finally:
         toolbox.delete()
-
-
-def wait_for(toolbox: Toolbox, *states: str) -> dict[str, Any]:
-    """The sandbox once it is in one of the states; fails on an error."""
-    while True:
-        told: dict[str, Any] = toolbox.api("GET", f"/sandbox/{toolbox.id}").json()
-        if told["state"] in states:
-            return told
-        assert told["state"] not in ("error", "build_failed"), told
 
 
 def test_resize_changes_the_limits_or_says_why_not(sandyard: Instance, daytona: Daytona, sandbox: Sandbox) -> None:
@@ -134,7 +126,7 @@ def test_an_archived_sandbox_starts_again_with_its_files(sandyard: Instance, day
             sandbox.stop()
             sandbox.archive()
             assert sandbox.state in ("archiving", "archived")
-            told = wait_for(toolbox, "archived")
+            told = toolbox.wait_for("archived")
             assert "runnerId" not in told
             with pytest.raises(DaytonaBadRequestError):
                 sandbox.process.exec("true")
@@ -143,10 +135,10 @@ def test_an_archived_sandbox_starts_again_with_its_files(sandyard: Instance, day
             assert run(sandbox, 'cat "$HOME/link"; stat -c %a "$HOME/note"') == "kept\n640\n"
         sandbox.stop()
         sandbox.archive()
-        wait_for(toolbox, "archived")
+        toolbox.wait_for("archived")
     finally:
         sandbox.delete()
-    wait_for(toolbox, "destroyed")
+    toolbox.wait_for("destroyed")
 
 
 def test_a_fork_has_the_files_of_its_parent_and_goes_its_own_way(daytona: Daytona, sandbox: Sandbox) -> None:
@@ -191,7 +183,7 @@ def test_a_sandbox_whose_first_process_ends_says_so_and_starts_again(sandyard: I
             record = next(sandyard.folder.glob(f"data/sandboxes/{sandbox.id}/run.json"))
 
             os.kill(json.loads(record.read_text())["first"]["pid"], signal.SIGKILL)
-        wait_for(toolbox, "stopped")
+        toolbox.wait_for("stopped")
         answer = request("GET", f"{sandyard.origin}/_sandyard/sandboxes/{sandbox.id}", headers=authorization(sandyard))
         assert any(word in answer.json()["history"][-1]["cause"] for word in ("signal", "killed"))
         sandbox.start()
@@ -216,7 +208,7 @@ def check_flow(sandyard: Instance, done: Any) -> None:
     assert done.exit_code == 0, done
     saw = json.loads(done.text)
     # Its client does not wait for that, and its image goes last.
-    wait_for(Toolbox(sandyard, {"id": saw["id"]}, authorization(sandyard)), "destroyed")
+    Toolbox(sandyard, {"id": saw["id"]}, authorization(sandyard)).wait_for("destroyed")
     assert saw["paused"] == "paused"
     assert saw["resumed"] == "started"
     assert saw["fork"] == ["started", "kept\n"]
@@ -229,7 +221,7 @@ def check_flow(sandyard: Instance, done: Any) -> None:
 @pytest.mark.parametrize("release", GO_RELEASES)
 def test_the_go_client_creates_finds_changes_and_archives(sandyard: Instance, folder: Path, release: str) -> None:
     saw = go_flow(release, "lifecycle", sandyard, folder, f"go-{uuid.uuid4().hex[:8]}")
-    wait_for(Toolbox(sandyard, {"id": saw["id"]}, authorization(sandyard)), "destroyed")
+    Toolbox(sandyard, {"id": saw["id"]}, authorization(sandyard)).wait_for("destroyed")
     assert saw["created"] == ["started", True, 32, 33]
     assert saw["environment"] == "hi there\n"
     assert saw["byName"] is True

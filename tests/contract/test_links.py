@@ -40,7 +40,7 @@ def test_a_linked_sandbox_is_reached_by_its_owner_and_goes_with_it(sandyard: Ins
         linked.process.exec(serve)
         see = "on('data', data => process.stdout.write(data))"
         get = f"node -e \"require('net').connect(8000, '{linked.id}.link').{see}\""
-        retried = f"for i in 1 2 3 4 5; do timeout 10 {get} && break; sleep 1; done"
+        retried = f"for i in $(seq 30); do timeout 10 {get} && break; sleep 1; done"
         assert "hello" in owner.process.exec(retried).result
         with pytest.raises(DaytonaBadRequestError, match="is linked to another sandbox"):
             daytona.create(companion(linked.id))

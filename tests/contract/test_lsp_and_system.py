@@ -31,6 +31,7 @@ from daytona.common.lsp_server import LspCompletionPosition  # noqa: E402
 
 from tests.contract.programs import CLIENTS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
+from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.toolbox import Toolbox, authorization  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
 from tests.daemon.conftest import eventually  # noqa: E402
@@ -89,10 +90,8 @@ SCRIPT = {
 @pytest.fixture(scope="module")
 def daytona(sandyard: Instance) -> Iterator[Daytona]:
     """A client whose event socket ends with it."""
-    opened = Daytona(DaytonaConfig(api_key=sandyard.api_key, api_url=sandyard.api_url))
-    yield opened
-    if opened._event_dispatcher is not None:
-        opened._event_dispatcher.disconnect()
+    with client(sandyard, sandyard.api_key) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -289,7 +288,7 @@ def _eventually_text(toolbox: Toolbox, path: str) -> str:
         body = toolbox.call("GET", path).body.decode(errors="replace")
         return "".join(letter for letter in body if letter.isdigit()) if "\n" in body else ""
 
-    return str(eventually(text))
+    return str(eventually(text, 60))
 
 
 @pytest.mark.parametrize("release", GO_RELEASES)

@@ -14,6 +14,7 @@ import pytest
 
 from tests.contract.running import Instance
 from tests.contract.ssh_clients import (
+    SECONDS,
     address,
     logged_in,
     make_access,
@@ -29,6 +30,7 @@ from tests.daemon.conftest import eventually
 
 DESCRIPTION = Path(__file__).parents[3] / "shared" / "contract" / "openapi" / "api.json"
 MIB = 1 << 20
+ROUNDS = 10
 
 
 @pytest.fixture(scope="session")
@@ -70,17 +72,17 @@ def test_bodies_are_as_described_and_config_shows_the_command(box: Toolbox) -> N
 
 
 def test_the_python_sdk_makes_validates_and_revokes_access(sandyard: Instance, box: Toolbox) -> None:
-    from daytona import Daytona, DaytonaConfig  # an import of a second, only for this
+    from tests.contract.test_python_sdk import client  # an import of a second, only for this
 
-    client = Daytona(DaytonaConfig(api_key=sandyard.api_key, api_url=sandyard.api_url))
-    sandbox = client.get(box.id)
-    made = sandbox.create_ssh_access(expires_in_minutes=10)
-    assert made.ssh_command.endswith(f"{made.token}@{sandyard.host}")
-    assert ssh({"sshCommand": made.ssh_command}, "echo $((6 * 7))").stdout == b"42\n"
-    assert sandbox.validate_ssh_access(made.token).valid
-    sandbox.revoke_ssh_access(made.token)
-    assert not sandbox.validate_ssh_access(made.token).valid
-    assert ssh({"sshCommand": made.ssh_command}, "true").returncode == 255
+    with client(sandyard, sandyard.api_key) as daytona:
+        sandbox = daytona.get(box.id)
+        made = sandbox.create_ssh_access(expires_in_minutes=10)
+        assert made.ssh_command.endswith(f"{made.token}@{sandyard.host}")
+        assert ssh({"sshCommand": made.ssh_command}, "echo $((6 * 7))").stdout == b"42\n"
+        assert sandbox.validate_ssh_access(made.token).valid
+        sandbox.revoke_ssh_access(made.token)
+        assert not sandbox.validate_ssh_access(made.token).valid
+        assert ssh({"sshCommand": made.ssh_command}, "true").returncode == 255
 
 
 def test_ssh_runs_commands_with_status_input_and_both_outputs(access: dict[str, Any]) -> None:
@@ -165,12 +167,12 @@ async def test_a_client_that_goes_takes_its_programs_along(box: Toolbox, access:
         process = await connection.create_process("echo on; sleep 98765")
         await process.stdout.readuntil("on\n")
         connection.abort()
-    seen = {"command": "sh -c 'cat /proc/[0-9]*/cmdline' | tr '\\0' ' ' | grep -c 'sleep 9876[5]' || true"}
+    seen = {"command": "sh -c 'cat /proc/[0-9]*/cmdline 2>/dev/null' | tr '\\0' ' ' | grep -c 'sleep 9876[5]' || true"}
 
     def count() -> str:
         return str(box.call("POST", "/process/execute", seen).json()["result"]).strip()
 
-    await asyncio.to_thread(eventually, lambda: count() == "0")
+    await asyncio.to_thread(eventually, lambda: count() == "0", SECONDS)
 
 
 def test_sftp_carries_100_mb_both_ways_unchanged(access: dict[str, Any], tmp_path: Path) -> None:
@@ -268,7 +270,7 @@ async def test_a_connection_counts_as_activity(box: Toolbox, access: dict[str, A
 
     before = used()
     async with logged_in(access):
-        await asyncio.to_thread(eventually, lambda: used() > before)
+        await asyncio.to_thread(eventually, lambda: used() > before, SECONDS / 2)
 
 
 def test_agent_and_x11_forwarding_are_refused_without_harm(access: dict[str, Any]) -> None:
@@ -315,11 +317,15 @@ def test_nothing_is_left_open(sandyard: Instance, box: Toolbox, access: dict[str
         ssh(access, "true")
         transfer(access, "scp", str(Path(__file__)), "{}:copy")
 
+    def count() -> int:
+        return len(list(folder.iterdir()))
+
     once()
-    before = len(list(folder.iterdir()))
-    for _ in range(5):
+    before = count()
+    for _ in range(ROUNDS):
         once()
-    eventually(lambda: len(list(folder.iterdir())) <= before)
+    # A pool of connections may have grown meanwhile; what is left open is so once in each round.
+    eventually(lambda: count() < before + ROUNDS, SECONDS)
 
 
 @pytest.mark.parametrize("minutes", ["0", "-1", "1e9", "soon"])

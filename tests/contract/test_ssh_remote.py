@@ -12,7 +12,7 @@ import asyncssh
 import pytest
 
 from tests.contract.running import Instance
-from tests.contract.ssh_clients import address, logged_in, make_access, openssh
+from tests.contract.ssh_clients import SECONDS, address, logged_in, make_access, openssh
 from tests.contract.toolbox import Toolbox
 
 LAX = ["-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no"]
@@ -47,6 +47,13 @@ def talk(box: Toolbox, place: object, family: str = "2, 1") -> str:
     return str(answer.json()["result"]).strip()
 
 
+async def told(box: Toolbox, words: str, place: object, family: str = "2, 1") -> None:
+    """Return when a client inside is told so there: what was listened on goes a moment after its client."""
+    async with asyncio.timeout(SECONDS):
+        while words not in await asyncio.to_thread(talk, box, place, family):
+            pass
+
+
 @contextlib.asynccontextmanager
 async def reversing() -> AsyncIterator[tuple[str, int]]:
     """A server out here that answers what it got, the other way round, once it got all."""
@@ -67,8 +74,9 @@ async def test_openssh_lets_the_sandbox_reach_servers_out_here(
     async with reversing() as (_, port):
         said = tmp_path / "said"
         command = [openssh("ssh"), "-F", "none", "-N", "-o", "ExitOnForwardFailure=yes", *LAX]
-        command += ["-R", f"8124:127.0.0.1:{port}", "-R", f"0:127.0.0.1:{port}", "-R", "8125:127.0.0.1:9"]
-        command += ["-R", f"/tmp/back.sock:127.0.0.1:{port}"]
+        command += ["-R", f"8124:127.0.0.1:{port}", "-R", "8125:127.0.0.1:9"]
+        # They are asked for in this order: once the port of the last is said, the others are listened on.
+        command += ["-R", f"/tmp/back.sock:127.0.0.1:{port}", "-R", f"0:127.0.0.1:{port}"]
         host, ssh_port, user = address(access)
         with said.open("wb") as file:
             command += ["-p", str(ssh_port), f"{user}@{host}"]
@@ -89,10 +97,8 @@ async def test_openssh_lets_the_sandbox_reach_servers_out_here(
             process.terminate()
             async with asyncio.timeout(20):
                 await process.wait()
-    async with asyncio.timeout(20):
-        while "refused" not in await asyncio.to_thread(talk, box, ("127.0.0.1", 8124)):
-            pass
-    assert "No such file" in await asyncio.to_thread(talk, box, "/tmp/back.sock", "1, 1")
+    await told(box, "refused", ("127.0.0.1", 8124))
+    await told(box, "No such file", "/tmp/back.sock", "1, 1")
 
 
 async def test_what_the_sandbox_has_already_is_not_listened_on_twice(box: Toolbox, access: dict[str, Any]) -> None:
@@ -104,8 +110,6 @@ async def test_what_the_sandbox_has_already_is_not_listened_on_twice(box: Toolbo
         with pytest.raises(asyncssh.ChannelListenError):
             await connection.forward_remote_port("192.0.2.1", 0, host, port)
         listener.close()
-        async with asyncio.timeout(20):
-            while "refused" not in await asyncio.to_thread(talk, box, ("127.0.0.1", listener.get_port())):
-                pass
+        await told(box, "refused", ("127.0.0.1", listener.get_port()))
         again = await other.forward_remote_port("", listener.get_port(), host, port)
         assert (await asyncio.to_thread(talk, box, ("127.0.0.1", again.get_port()))).startswith(str(1 << 20))

@@ -217,7 +217,7 @@ class Drawn:
     def until(self, looks_right: Callable[[list[str]], bool]) -> list[str]:
         """Read until the screen looks right. Fails with what it shows instead."""
         with contextlib.suppress(TimeoutError):
-            for message in self._socket.messages(15.0):
+            for message in self._socket.messages(SECONDS):
                 if not message.is_text:
                     self._stream.feed(message.data)
                 if looks_right(self.lines):

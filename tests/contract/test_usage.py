@@ -4,9 +4,10 @@ import asyncio
 from datetime import datetime
 
 import pytest
-from daytona import AsyncDaytona, Daytona, DaytonaConfig
+from daytona import AsyncDaytona, DaytonaConfig
 
 from tests.contract.running import Instance
+from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import Toolbox
 
 pytestmark = pytest.mark.sdk
@@ -27,4 +28,5 @@ async def test_what_a_sandbox_used_comes_soon_and_is_cut_to_the_range(
         assert first.cpu_used_pct >= 0
         end = first.timestamp if isinstance(first.timestamp, datetime) else datetime.fromisoformat(first.timestamp)
         assert await sandbox.get_metrics(end=end) == [first]
-    assert Daytona(config).get(shared_toolbox.id).get_metrics()[0] == first
+    with client(sandyard, sandyard.api_key) as opened:
+        assert opened.get(shared_toolbox.id).get_metrics()[0] == first

@@ -51,9 +51,14 @@ def use_sync(sandbox: Any) -> dict[str, Any]:
     handle = process.connect_pty_session("again")
     handle.send_input("echo $KEPT-here\n")
     shown = []
-    killer = threading.Timer(2, lambda: process.kill_pty_session("again"))
-    killer.start()
-    result = handle.wait(on_data=shown.append, timeout=30)
+    killer = threading.Thread(target=process.kill_pty_session, args=("again",))
+
+    def show(data: bytes) -> None:
+        shown.append(data)
+        if killer.ident is None and b"still-here" in b"".join(shown):  # not before it is shown
+            killer.start()
+
+    result = handle.wait(on_data=show, timeout=30)
     killer.join()
     saw["reconnected"] = b"".join(shown).decode()
     saw["killed"] = [result.exit_code, result.error]

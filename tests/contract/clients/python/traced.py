@@ -18,7 +18,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", "0")
         self.end_headers()
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+open("spans", "ab").close()
+server.serve_forever()
 """
 
 
@@ -36,14 +38,16 @@ async def main() -> tuple[str, str, str]:
             await sandbox.process.execute_session_command(
                 "collector", SessionExecuteRequest(command=command, run_async=True)
             )
+            # It listens once its file is there; what is posted before is tried again only after seconds.
+            await sandbox.process.exec("until [ -e spans ]; do sleep 0.05; done", timeout=60)
             with trace.get_tracer("program").start_as_current_span("the-program") as span:
                 await sandbox.process.exec("echo traced")
                 trace_id = f"{span.get_span_context().trace_id:032x}"
             found = ""
-            for _ in range(100):
-                answer = await sandbox.process.exec("cat spans 2>/dev/null || true")
+            for _ in range(600):
+                answer = await sandbox.process.exec("cat spans")
                 found = answer.result
-                if "/process/execute" in found:
+                if trace_id in found and found.endswith("\n"):
                     break
                 await asyncio.sleep(0.1)
             return trace_id, sandbox.id, found

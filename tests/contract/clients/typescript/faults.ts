@@ -58,7 +58,9 @@ async function main() {
 
   await order('die', {}, execute)
   saw.die = await told(run)
-  saw.state = (await daytona.get(sandbox.id)).state
+  // Its runner notices a moment after who asked.
+  do saw.state = (await daytona.get(sandbox.id)).state
+  while (saw.state === 'started')
   console.log(JSON.stringify(saw))
   await sandbox.delete()
 }

@@ -78,7 +78,7 @@ func faults(ctx context.Context, client *daytona.Client, _ []string, saw seen) {
 
 	order(ctx, execute, "die", rule{})
 	saw["die"] = hello()
-	until(ctx, func() bool { check(sandbox.RefreshData(ctx)); return sandbox.State != "started" })
+	until(ctx, func() bool { check(sandbox.RefreshData(ctx)); return sandbox.State == "stopped" || sandbox.State == "error" })
 	saw["state"] = sandbox.State
 	check(sandbox.Delete(ctx))
 }
