@@ -140,7 +140,7 @@ async def _work(
         # Listening comes first: what happens while we compare is then told, not missed.
         group.create_task(_watch_runtime(observer, clock), name="runtime events")
         group.create_task(observations.run(), name="observations")
-        await _register(control_plane, heartbeat, reconciler, clock, options.runner_id)
+        await _register(control_plane, heartbeat, reconciler, observations, clock, options.runner_id)
         group.create_task(_beat(control_plane, runtime, clock, options), name="heartbeat")
         group.create_task(_reconcile(reconciler, clock, options.reconcile_seconds), name="reconcile")
         group.create_task(jobs.run(), name="jobs")
@@ -149,14 +149,23 @@ async def _work(
 
 
 async def _register(
-    control_plane: RunnerControlPlane, heartbeat: Heartbeat, reconciler: Reconciler, clock: Clock, runner_id: str
+    control_plane: RunnerControlPlane,
+    heartbeat: Heartbeat,
+    reconciler: Reconciler,
+    observations: Observations,
+    clock: Clock,
+    runner_id: str,
 ) -> None:
-    """The first heartbeat and the first comparison, before any job is taken."""
+    """The first heartbeat and the first comparison, whose finds are told before any job is taken.
+
+    Whoever sees the runner at work finds no sandbox started that an earlier run of it left dead.
+    """
     backoff = Backoff(clock)
     while True:
         try:
             await control_plane.heartbeat(runner_id, heartbeat)
             await reconciler.run_once()
+            await observations.flush()
             return
         except (ControlPlaneError, RuntimeFailure) as error:
             log.warning("registration_failed", reason=str(error))

@@ -24,6 +24,7 @@ class Observations:
         self._clock = clock
         self._waiting: deque[Observation] = deque(maxlen=MAX_WAITING_OBSERVATIONS)
         self._added = asyncio.Event()
+        self._sending = asyncio.Lock()
 
     def add(self, sandbox_id: str, observed: Observed, reason: str) -> None:
         """Tell the control plane soon."""
@@ -47,16 +48,17 @@ class Observations:
 
     async def flush(self) -> None:
         """Send everything now. Raises `ControlPlaneError`, and nothing is lost then."""
-        self._added.clear()
-        batch = list(self._waiting)
-        if not batch:
-            return
-        try:
-            await self._control_plane.observe(batch)
-        except ControlPlaneRefused as error:
-            log.error("observations_refused", reason=str(error))
-        except ControlPlaneError:
-            self._added.set()
-            raise
-        for _ in batch:
-            self._waiting.popleft()
+        async with self._sending:
+            self._added.clear()
+            batch = list(self._waiting)
+            if not batch:
+                return
+            try:
+                await self._control_plane.observe(batch)
+            except ControlPlaneRefused as error:
+                log.error("observations_refused", reason=str(error))
+            except ControlPlaneError:
+                self._added.set()
+                raise
+            for _ in batch:
+                self._waiting.popleft()

@@ -103,7 +103,7 @@ def test_every_python_release_runs_code_and_gets_its_charts(
 
 def test_the_newest_python_sdk_uses_contexts_callbacks_and_limits(sandyard: Instance, shared_toolbox: Toolbox) -> None:
     sdk = pytest.importorskip("daytona")
-    from tests.contract.test_python_sdk import client  # which needs it, too
+    from tests.contract.python_client import client  # which needs it, too
 
     with client(sandyard, sandyard.api_key) as daytona:
         sandbox = daytona.get(shared_toolbox.id)

@@ -17,8 +17,8 @@ from daytona import CreateSandboxFromSnapshotParams, CreateSecretParams, Daytona
 from daytona.common.errors import DaytonaError
 
 from tests.contract.conftest import _need_docker
+from tests.contract.python_client import client
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations, start
-from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import authorization
 from tests.contract.wire_client import request
 from tests.hosts import NETWORK, PROXY, Host, Network, open_network

@@ -28,8 +28,8 @@ from daytona.common.errors import (  # noqa: E402
 )
 
 from tests.contract.bench import BenchClient  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.daemon.conftest import eventually  # noqa: E402
 
 pytestmark = [pytest.mark.sdk, pytest.mark.filterwarnings("ignore")]

@@ -25,8 +25,8 @@ from daytona import (  # noqa: E402
 )
 
 from tests.contract.conftest import running  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import COMBINATIONS, Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.test_snapshots import remove_images  # noqa: E402
 from tests.contract.toolbox import authorization  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402

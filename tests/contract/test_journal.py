@@ -14,8 +14,8 @@ from daytona import CreateSandboxFromSnapshotParams, SessionExecuteRequest  # no
 from daytona.common.errors import DaytonaNotFoundError  # noqa: E402
 
 from tests.contract.bench import BenchClient  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
 from tests.daemon.conftest import eventually  # noqa: E402
 

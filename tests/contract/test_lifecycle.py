@@ -25,8 +25,8 @@ from tests.contract.programs import (
     python_with_sdk,
     run_program,
 )
+from tests.contract.python_client import client
 from tests.contract.running import Instance
-from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import Toolbox, authorization
 from tests.contract.wire_client import request
 from tests.daemon.conftest import eventually

@@ -9,8 +9,8 @@ daytona_sdk = pytest.importorskip("daytona", reason="the newest Python SDK is a 
 from daytona import CreateSandboxFromImageParams, CreateSandboxFromSnapshotParams, Daytona, Resources  # noqa: E402
 from daytona.common.errors import DaytonaBadRequestError, DaytonaError  # noqa: E402
 
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 
 pytestmark = [
     pytest.mark.sdk,

@@ -25,8 +25,8 @@ from daytona.common.errors import DaytonaError  # noqa: E402
 
 from tests.contract.conftest import running  # noqa: E402
 from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import COMBINATIONS, Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 
 pytestmark = [
     pytest.mark.sdk,

@@ -30,8 +30,8 @@ from daytona.common.errors import DaytonaBadRequestError, DaytonaError, DaytonaN
 from daytona.common.lsp_server import LspCompletionPosition  # noqa: E402
 
 from tests.contract.programs import CLIENTS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.toolbox import Toolbox, authorization  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
 from tests.daemon.conftest import eventually  # noqa: E402

@@ -16,7 +16,6 @@ from daytona import (  # noqa: E402
     CreateSandboxFromImageParams,
     CreateSandboxFromSnapshotParams,
     Daytona,
-    DaytonaConfig,
     ListSandboxesQuery,
     Sandbox,
     SessionExecuteRequest,
@@ -29,6 +28,7 @@ from daytona.common.errors import (  # noqa: E402
     DaytonaNotFoundError,
 )
 
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
 
@@ -36,21 +36,6 @@ pytestmark = [
     pytest.mark.sdk,
     pytest.mark.filterwarnings("ignore"),  # the library's own deprecations and unclosed sockets are not ours
 ]
-
-
-@contextlib.contextmanager
-def client(sandyard: Instance, api_key: str) -> Iterator[Daytona]:
-    """A client whose event socket ends with it.
-
-    Left alone, its thread reconnects for ever once the server is gone, and draws from the process's own random numbers.
-    """
-    opened = Daytona(DaytonaConfig(api_key=api_key, api_url=sandyard.api_url))
-    try:
-        yield opened
-    finally:
-        if opened._event_dispatcher is not None:
-            with contextlib.suppress(AttributeError):  # the library's own race, while it is still connecting
-                opened._event_dispatcher.disconnect()
 
 
 @pytest.fixture

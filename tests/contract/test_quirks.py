@@ -12,8 +12,8 @@ from daytona import Daytona, Sandbox, SessionExecuteRequest  # noqa: E402
 from daytona.common.errors import DaytonaBadGatewayError, DaytonaBadRequestError, DaytonaError  # noqa: E402
 
 from tests.contract.bench import BenchClient  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import Instance  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 from tests.contract.wire_client import request  # noqa: E402
 
 pytestmark = [pytest.mark.sdk, pytest.mark.filterwarnings("ignore")]

@@ -35,8 +35,8 @@ from daytona.common.errors import (  # noqa: E402
 from sandyard_runner.runtime.docker.options import LABEL_IMAGE  # noqa: E402
 from tests.contract.conftest import running  # noqa: E402
 from tests.contract.programs import CLIENTS, GO_LACKS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
+from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations  # noqa: E402
-from tests.contract.test_python_sdk import client  # noqa: E402
 
 pytestmark = [
     pytest.mark.sdk,

@@ -72,7 +72,7 @@ def test_bodies_are_as_described_and_config_shows_the_command(box: Toolbox) -> N
 
 
 def test_the_python_sdk_makes_validates_and_revokes_access(sandyard: Instance, box: Toolbox) -> None:
-    from tests.contract.test_python_sdk import client  # an import of a second, only for this
+    from tests.contract.python_client import client  # an import of a second, only for this
 
     with client(sandyard, sandyard.api_key) as daytona:
         sandbox = daytona.get(box.id)

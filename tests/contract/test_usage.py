@@ -6,8 +6,8 @@ from datetime import datetime
 import pytest
 from daytona import AsyncDaytona, DaytonaConfig
 
+from tests.contract.python_client import client
 from tests.contract.running import Instance
-from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import Toolbox
 
 pytestmark = pytest.mark.sdk

@@ -13,8 +13,8 @@ pytest.importorskip("daytona", reason="the newest Python SDK is a development de
 from daytona import CreateSandboxFromSnapshotParams, Daytona, SessionExecuteRequest
 
 from tests.contract.programs import CLIENTS, bundle, run_program
+from tests.contract.python_client import client
 from tests.contract.running import Instance
-from tests.contract.test_python_sdk import client
 from tests.contract.toolbox import authorization
 from tests.contract.wire_client import request
 

@@ -1,8 +1,11 @@
 """Wanted against present: what the runner repairs by itself, and what it leaves alone."""
 
+import asyncio
+from collections.abc import Sequence
+
 import pytest
 
-from sandyard_api.jobs.wire import Wanted
+from sandyard_api.jobs.wire import ClaimRequest, ImageJob, Job, Observation, Wanted
 from sandyard_api.sandboxes.states import Desired, Observed
 from sandyard_runner.runtime.contract import PresentState
 from sandyard_runner.runtime.memory import MemoryRuntime
@@ -51,6 +54,33 @@ async def test_a_row_without_a_sandbox_is_told(
 ) -> None:
     await reconciled(open_a_runner, control_plane, as_wanted(a_spec(), observed=observed, desired=desired))
     assert told(control_plane).get("sandbox-1") is expected
+
+
+async def test_what_the_first_comparison_found_is_told_before_the_first_job_is_asked_for(
+    open_a_runner: OpenRunner, control_plane: ScriptedControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known_at_claim: list[int] = []
+    claimed = asyncio.Event()
+    observe, claim = control_plane.observe, control_plane.claim
+
+    async def slowly(observations: Sequence[Observation]) -> None:
+        await asyncio.sleep(0.05)
+        await observe(observations)
+
+    async def noting(request: ClaimRequest) -> Sequence[Job | ImageJob]:
+        known_at_claim.append(len(control_plane.observations))
+        claimed.set()
+        return await claim(request)
+
+    monkeypatch.setattr(control_plane, "observe", slowly)
+    monkeypatch.setattr(control_plane, "claim", noting)
+    lost = [as_wanted(a_spec(f"lost-{number}"), observed=Observed.STARTED) for number in range(3)]
+    control_plane.wanted_sandboxes = [*lost]
+    async with open_a_runner():
+        async with asyncio.timeout(30):
+            await claimed.wait()
+    assert known_at_claim[0] == 3, "whoever finds the runner at work finds what became of each sandbox"
+    assert len(control_plane.observations) == 3, "each once"
 
 
 async def test_what_a_job_is_open_for_is_left_alone(
