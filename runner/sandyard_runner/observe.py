@@ -26,9 +26,9 @@ SILENCE_SECONDS = 30.0
 DAEMON_GONE_SECONDS = 15.0
 ACKNOWLEDGE_AFTER_EVENTS = 5_000
 MAX_LINE_BYTES = 1 << 20
-DRAIN_SECONDS = 1.0
+DRAIN_SECONDS = 3.0
 """How long the end of a sandbox may wait for events that its daemon has already."""
-LAST_EVENTS_SECONDS = 2.0
+LAST_EVENTS_SECONDS = 10.0
 KILLED = 137
 """Exit code of what was still running when its sandbox was gone."""
 
