@@ -7,6 +7,7 @@ import json
 import sys
 import sysconfig
 import tarfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,18 @@ PIECE = 9 << 20
 def plotter(sandyard: Instance) -> Iterator[Toolbox]:
     """A sandbox whose python3 has matplotlib; its libraries are those of these tests."""
     pytest.importorskip("matplotlib", reason="matplotlib is a development dependency")
-    box = Toolbox.create(sandyard, body={"env": {"PYTHONPATH": "/tmp/plotting", "MPLBACKEND": "Agg"}})
+    folder = f"/tmp/plotting-{uuid.uuid4().hex[:8]}"  # some of these sandboxes share the machine's own
+    box = Toolbox.create(sandyard, body={"env": {"PYTHONPATH": folder, "MPLBACKEND": "Agg"}})
     try:
         ours = f"{sys.version_info.major}.{sys.version_info.minor}"
         theirs = shell(box, "python3 -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
         if ours != theirs:
             pytest.skip(f"the sandbox has Python {theirs}; the plotting libraries here are for {ours}")
-        carry(box, archive(), "/tmp/plotting")
+        carry(box, archive(), folder)
         assert "3." in shell(box, "python3 -c 'import matplotlib; print(matplotlib.__version__)'")
         yield box
     finally:
+        shell(box, f"rm -rf {folder}")
         box.delete()
 
 
@@ -73,8 +76,8 @@ def carry(box: Toolbox, data: bytes, folder: str) -> None:
     """Unpack an archive in the sandbox."""
     for start in range(0, len(data), PIECE):
         text = base64.b64encode(data[start : start + PIECE]).decode()
-        shell(box, f"base64 -d >>/tmp/archive <<'END'\n{text}\nEND")
-    shell(box, f"mkdir -p {folder} && tar -xzf /tmp/archive -C {folder} && rm /tmp/archive")
+        shell(box, f"base64 -d >>{folder}.tar.gz <<'END'\n{text}\nEND")
+    shell(box, f"mkdir -p {folder} && tar -xzf {folder}.tar.gz -C {folder} && rm {folder}.tar.gz")
 
 
 def shell(box: Toolbox, command: str) -> str:

@@ -63,7 +63,7 @@ def ruby_url(box: Toolbox, path: str) -> tuple[str, dict[str, str]]:
 
 
 def test_ruby_streams_by_the_preview_token_with_the_path_replaced(shared_toolbox: Toolbox, session: str) -> None:
-    box, seen = shared_toolbox.speaking("0.205.1", "sdk-ruby"), f"/tmp/{session}"
+    box, seen = shared_toolbox.speaking("0.205.1", "sdk-ruby"), f"~/{session}"
     rest = 'for i in {2..5}; do echo "Step $i"; echo "Error $i" >&2; done'
     command = start(box, session, f'echo "Step 1"; echo "Error 1" >&2; {wait_for_file(seen)} && {rest}')
     url, headers = ruby_url(box, command_path(session, command) + "/logs?follow=true")
@@ -140,7 +140,7 @@ def test_java_streams_with_markers_though_it_sends_no_version(shared_toolbox: To
 
 def test_java_gets_a_silent_stream_line_by_line(shared_toolbox: Toolbox, session: str) -> None:
     """It hands a payload to its callback only at the next marker: a lone trailing marker brings the line now."""
-    shown = f"/tmp/{session}"
+    shown = f"~/{session}"
     command = start(shared_toolbox, session, f"echo first; {wait_for_file(shown)} && echo second")
     arrived = False
     with java_socket(shared_toolbox, session, command) as socket:
@@ -229,7 +229,7 @@ def test_go_streams_until_a_normal_close(shared_toolbox: Toolbox, session: str, 
 def test_go_shows_whole_lines_when_they_come(shared_toolbox: Toolbox, session: str, headers: dict[str, str]) -> None:
     """Its client keeps the last two bytes of a message until it sees more; a marker behind them is more."""
     box = Toolbox(shared_toolbox.sandyard, shared_toolbox.sandbox, authorization(shared_toolbox.sandyard) | headers)
-    asked, ended = (f"/tmp/{session}-{which}" for which in ("asked", "ended"))
+    asked, ended = (f"~/{session}-{which}" for which in ("asked", "ended"))
     text = (
         rf"printf 'name? '; {wait_for_file(asked)}; echo Step 1; printf 'end\001'; {wait_for_file(ended)}; echo no >&2"
     )

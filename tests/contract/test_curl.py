@@ -68,7 +68,7 @@ def test_logs_are_json_for_who_asks(sandyard: Instance, folder: Path, box: tuple
 def test_following_shows_lines_as_they_are_written_and_ends_with_the_command(
     sandyard: Instance, folder: Path, box: tuple[Toolbox, str]
 ) -> None:
-    seen = f"/tmp/{box[1]}"
+    seen = f"~/{box[1]}"
     rest = 'for i in {2..4}; do echo "Step $i"; echo "Error $i" >&2; done'
     ran = box[0].run(box[1], f'echo "Step 1"; echo "Error 1" >&2; {wait_for_file(seen)} && {rest}', wait=False)
     tell = f"{AUTHORIZED} '{box[0].base}/process/execute' -d '{{\"command\": \"touch {seen}\"}}' >/dev/null"

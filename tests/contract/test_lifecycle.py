@@ -60,7 +60,7 @@ def can(sandyard: Instance, name: str) -> bool:
 
 
 def test_a_paused_sandbox_keeps_its_processes_and_start_lets_them_run_on(daytona: Daytona, sandbox: Sandbox) -> None:
-    run(sandbox, "sh -c 'sleep 300 & echo $! > /tmp/pid' > /dev/null 2>&1")
+    run(sandbox, "sh -c 'sleep 300 & echo $! > ~/pid' > /dev/null 2>&1")
     sandbox.pause()
     assert sandbox.state == "paused"
     with pytest.raises(DaytonaBadRequestError, match="paused"):
@@ -69,7 +69,7 @@ def test_a_paused_sandbox_keeps_its_processes_and_start_lets_them_run_on(daytona
         sandbox.pause()
     sandbox.start()
     assert sandbox.state == "started"
-    assert run(sandbox, "kill -0 $(cat /tmp/pid) && echo alive") == "alive\n"
+    assert run(sandbox, "kill -0 $(cat ~/pid) && echo alive") == "alive\n"
     sandbox.pause()
     sandbox.stop()
     assert daytona.get(sandbox.id).state == "stopped"

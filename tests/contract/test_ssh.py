@@ -224,10 +224,11 @@ async def test_sftp_lists_links_renames_and_says_what_is_wrong(access: dict[str,
 async def test_a_server_in_the_sandbox_is_reached_by_forwarding_its_port_or_socket(
     box: Toolbox, access: dict[str, Any]
 ) -> None:
+    path = f"/tmp/{box.id}.sock"  # some of these sandboxes share the machine's own
     server = base64.b64encode(
         b"import socket, threading\n"
         b"a = socket.create_server(('127.0.0.1', 8123))\n"
-        b"b = socket.socket(socket.AF_UNIX); b.bind('/tmp/echo.sock'); b.listen()\n"
+        b"b = socket.socket(socket.AF_UNIX); b.bind('" + path.encode() + b"'); b.listen()\n"
         b"def serve(s):\n"
         b"  while True:\n"
         b"    c = s.accept()[0]; data = b''\n"
@@ -236,16 +237,14 @@ async def test_a_server_in_the_sandbox_is_reached_by_forwarding_its_port_or_sock
         b"threading.Thread(target=serve, args=(a,)).start(); print('on', flush=True); serve(b)\n"
     ).decode()
     async with logged_in(access) as connection:
-        run = (
-            f"echo {server} | base64 -d > /tmp/s.py; exec python3 /tmp/s.py || exec /opt/sandyard/bin/python3 /tmp/s.py"
-        )
+        run = f"echo {server} | base64 -d >~/s.py; exec python3 ~/s.py || exec /opt/sandyard/bin/python3 ~/s.py"
         process = await connection.create_process(run)
         if "on" not in await process.stdout.readline():
             pytest.skip("no Python in this sandbox to serve with")
         sent = bytes(range(256)) * 4096
         for opening in (
             connection.open_connection("localhost", 8123),
-            connection.open_unix_connection("/tmp/echo.sock"),
+            connection.open_unix_connection(path),
         ):
             reader, writer = await opening
             writer.write(sent)

@@ -40,7 +40,7 @@ TALK = (
 def talk(box: Toolbox, place: object, family: str = "2, 1") -> str:
     """What a client inside says that sends a MiB, ends, and reads to the end."""
     program = base64.b64encode(TALK.encode()).decode()
-    command = f"echo {program} | base64 -d >/tmp/talk.py; python3 /tmp/talk.py '({family})' \"{place!r}\" 2>&1"
+    command = f"echo {program} | base64 -d >~/talk.py; python3 ~/talk.py '({family})' \"{place!r}\" 2>&1"
     answer = box.call("POST", "/process/execute", {"command": command, "timeout": 40})
     if "python3: " in answer.json()["result"]:
         pytest.skip("no Python in this sandbox to ask with")
@@ -71,12 +71,13 @@ async def reversing() -> AsyncIterator[tuple[str, int]]:
 async def test_openssh_lets_the_sandbox_reach_servers_out_here(
     box: Toolbox, access: dict[str, Any], tmp_path: Path
 ) -> None:
+    path = f"/tmp/{box.id}.sock"  # some of these sandboxes share the machine's own
     async with reversing() as (_, port):
         said = tmp_path / "said"
         command = [openssh("ssh"), "-F", "none", "-N", "-o", "ExitOnForwardFailure=yes", *LAX]
         command += ["-R", f"8124:127.0.0.1:{port}", "-R", "8125:127.0.0.1:9"]
         # They are asked for in this order: once the port of the last is said, the others are listened on.
-        command += ["-R", f"/tmp/back.sock:127.0.0.1:{port}", "-R", f"0:127.0.0.1:{port}"]
+        command += ["-R", f"{path}:127.0.0.1:{port}", "-R", f"0:127.0.0.1:{port}"]
         host, ssh_port, user = address(access)
         with said.open("wb") as file:
             command += ["-p", str(ssh_port), f"{user}@{host}"]
@@ -91,14 +92,14 @@ async def test_openssh_lets_the_sandbox_reach_servers_out_here(
             whole = f"{1 << 20} {bytes([2, 1, 0])!r}"
             for place in (("127.0.0.1", 8124), ("127.0.0.1", int(free[1]))):
                 assert await asyncio.to_thread(talk, box, place) == whole
-            assert await asyncio.to_thread(talk, box, "/tmp/back.sock", "1, 1") == whole
+            assert await asyncio.to_thread(talk, box, path, "1, 1") == whole
             assert "Error" in await asyncio.to_thread(talk, box, ("127.0.0.1", 8125))  # nothing serves it out here
         finally:
             process.terminate()
             async with asyncio.timeout(20):
                 await process.wait()
     await told(box, "refused", ("127.0.0.1", 8124))
-    await told(box, "No such file", "/tmp/back.sock", "1, 1")
+    await told(box, "No such file", path, "1, 1")
 
 
 async def test_what_the_sandbox_has_already_is_not_listened_on_twice(box: Toolbox, access: dict[str, Any]) -> None:

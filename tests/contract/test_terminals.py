@@ -247,7 +247,7 @@ def test_vim_edits_a_file(shared_toolbox: Toolbox, drawn: tuple[Drawn, WebSocket
     need(shared_toolbox, "vim")
     screen, socket = drawn
     rows = screen.screen.lines
-    socket.send("seq 1 100 > /tmp/numbers; TERM=linux vim -N -u NONE +'set ruler' /tmp/numbers; echo le''ft\n")
+    socket.send("seq 1 100 > ~/numbers; TERM=linux vim -N -u NONE +'set ruler' ~/numbers; echo le''ft\n")
     expected = [str(number) for number in range(1, rows)]
     screen.until(lambda lines: lines[: rows - 1] == expected)
     socket.send("G")
@@ -256,7 +256,7 @@ def test_vim_edits_a_file(shared_toolbox: Toolbox, drawn: tuple[Drawn, WebSocket
     screen.until(lambda lines: any(line == "left" for line in lines))
     socket.send("exit\n")
     list(socket.messages(SECONDS))
-    last = shared_toolbox.call("POST", "/process/execute", {"command": "tail -1 /tmp/numbers"}).json()["result"]
+    last = shared_toolbox.call("POST", "/process/execute", {"command": "tail -1 ~/numbers"}).json()["result"]
     assert last == "hello \u00e9\u4e16\n"
 
 
