@@ -1,6 +1,7 @@
 """The daemon bundle: complete, relocatable, built once."""
 
 import fcntl
+import importlib.util
 import ipaddress
 import os
 import shutil
@@ -9,12 +10,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+import sandyard_daemon
 from sandyard.certificates import new_authority, new_server_certificate
+from sandyard_runner import daemon_bundle
 from sandyard_runner.daemon_bundle import Bundle, ensure_bundle, main
 from tests.otlp import running_collector
 
@@ -103,7 +108,39 @@ def test_a_second_call_gives_the_same_bundle_and_leaves_no_scratch(bundle: Bundl
     again = ensure_bundle(bundle.path.parent)
     assert again == bundle
     assert again.path.stat().st_ino == made
-    assert [path.name for path in bundle.path.parent.iterdir()] == [bundle.path.name]
+    assert {path.name for path in bundle.path.parent.iterdir()} == {bundle.path.name, daemon_bundle.KNOWN}
+
+
+def test_files_that_did_not_change_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    digest = daemon_bundle._digest
+
+    def counted(entries: Any) -> str:
+        taken.append(len(entries))
+        return digest(entries)
+
+    monkeypatch.setattr(daemon_bundle, "_digest", counted)
+    first = ensure_bundle(tmp_path)
+    assert (ensure_bundle(tmp_path), len(taken)) == (first, 1)
+    for damage in ("", "nothing that was ever written", (tmp_path / daemon_bundle.KNOWN).read_text()[:-1] + "/"):
+        (tmp_path / daemon_bundle.KNOWN).write_text(damage)
+        before = len(taken)
+        assert (ensure_bundle(tmp_path), len(taken)) == (first, before + 1)
+    shutil.rmtree(first.path)
+    assert ensure_bundle(tmp_path).path.is_dir(), "it is built again where somebody removed it"
+
+
+def test_a_changed_file_makes_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "package"
+    shutil.copytree(Path(sandyard_daemon.__file__).parent, package / "sandyard_daemon")
+    found = SimpleNamespace(submodule_search_locations=[str(package / "sandyard_daemon")])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)
+    monkeypatch.setattr(daemon_bundle, "PACKAGES", ("sandyard_daemon",))
+    first = ensure_bundle(tmp_path / "bundles")
+    version = package / "sandyard_daemon" / "__init__.py"
+    version.write_text(version.read_text() + "\n")
+    assert ensure_bundle(tmp_path / "bundles").digest != first.digest
+    assert first.path.is_dir(), "sandboxes may run from it"
 
 
 def test_whoever_comes_while_it_is_built_waits_for_it(tmp_path: Path) -> None:
@@ -118,7 +155,7 @@ def test_whoever_comes_while_it_is_built_waits_for_it(tmp_path: Path) -> None:
             os.close(descriptor)
         first, second = (each.result(timeout=60) for each in waiting)
     assert first == second
-    assert [path.name for path in tmp_path.iterdir()] == [first.path.name]
+    assert {path.name for path in tmp_path.iterdir()} == {first.path.name, daemon_bundle.KNOWN}
 
 
 def test_every_file_can_be_read_by_any_user_whatever_the_umask(tmp_path: Path) -> None:
