@@ -28,7 +28,7 @@ ACKNOWLEDGE_AFTER_EVENTS = 5_000
 MAX_LINE_BYTES = 1 << 20
 DRAIN_SECONDS = 3.0
 """How long the end of a sandbox may wait for events that its daemon has already."""
-LAST_EVENTS_SECONDS = 10.0
+LAST_EVENTS_SECONDS = 5.0
 KILLED = 137
 """Exit code of what was still running when its sandbox was gone."""
 

@@ -22,6 +22,8 @@ from sandyard_runner.app import Leave
 from sandyard_runner.runtime.memory import MemoryRuntime
 
 KEEP_ALIVE_SECONDS = 5.0
+ENDS = web.AppKey("ENDS", dict[str, asyncio.Event])
+"""For each door of a running sandbox what is set when that ends: its daemon's streams end then."""
 
 
 class DooredRuntime(MemoryRuntime):
@@ -31,6 +33,7 @@ class DooredRuntime(MemoryRuntime):
         super().__init__(doors_dir)
         self._daemons = daemons
         self._sites: dict[str, web.UnixSite] = {}
+        self._ends: dict[str, asyncio.Event] = daemons.app[ENDS]
 
     async def start(self, spec: SandboxSpec) -> None:
         await super().start(spec)
@@ -38,6 +41,7 @@ class DooredRuntime(MemoryRuntime):
             path = self.door(spec.sandbox_id)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.unlink(missing_ok=True)
+            self._ends[str(path)] = asyncio.Event()
             self._sites[spec.sandbox_id] = site = web.UnixSite(self._daemons, path)
             await site.start()
 
@@ -55,6 +59,7 @@ class DooredRuntime(MemoryRuntime):
 
     async def _close(self, sandbox_id: str) -> None:
         if site := self._sites.pop(sandbox_id, None):
+            self._ends.pop(str(self.door(sandbox_id))).set()
             await site.stop()
 
 
@@ -64,13 +69,17 @@ async def answer(_request: web.Request) -> web.Response:
 
 
 async def tell_events(request: web.Request) -> web.StreamResponse:
-    """A daemon in which nothing happens."""
+    """A daemon in which nothing happens, until its sandbox ends."""
+    assert request.transport is not None
+    end = request.app[ENDS].get(request.transport.get_extra_info("sockname"))
     stream = web.StreamResponse()
     await stream.prepare(request)
     with contextlib.suppress(ConnectionError):
-        while True:
+        while end is not None and not end.is_set():
             await stream.write(b"\n")
-            await asyncio.sleep(KEEP_ALIVE_SECONDS)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(KEEP_ALIVE_SECONDS):
+                    await end.wait()
     return stream
 
 
@@ -78,6 +87,7 @@ async def tell_events(request: web.Request) -> web.StreamResponse:
 async def open_runtime(doors_dir: Path) -> AsyncIterator[DooredRuntime]:
     """The runtime and its daemons, which end with the block."""
     app = web.Application()
+    app[ENDS] = {}
     app.router.add_get("/_daemon/events", tell_events)
     app.router.add_route("*", "/{path:.*}", answer)
     daemons = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
