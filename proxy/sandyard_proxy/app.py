@@ -1,9 +1,11 @@
 """The outer application of Sandyard's one public origin: sandboxes are the proxy's, the rest is the control plane's."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 import structlog
 
@@ -13,7 +15,7 @@ from sandyard.hosts import HostRules
 from sandyard_api.jobs.client import ControlPlane
 from sandyard_proxy.activity import Activity
 from sandyard_proxy.answers import AnswerOnce, answer_error, answer_health
-from sandyard_proxy.asgi import App, Receive, Scope, Send, raw_path
+from sandyard_proxy.asgi import App, Message, Receive, Scope, Send, raw_path
 from sandyard_proxy.bench.front import Bench
 from sandyard_proxy.cors import with_permission
 from sandyard_proxy.destinations import Destination, check_host, find_destination
@@ -32,6 +34,8 @@ from sandyard_runner.client import RunnerClient
 log = structlog.get_logger(__name__)
 
 BENCH = b"/_sandyard/"
+SANDBOX = re.compile(rb"/api/sandbox/([^/]+)")
+KEYS = b"/api/api-keys"
 
 __all__ = ["ProxyOptions", "SshListener", "open_proxy"]
 
@@ -66,6 +70,7 @@ async def open_proxy(
         async with bench.running():
             yield _Proxy(
                 control_plane_app,
+                routes,
                 SandboxRoutes(routes, doors, follow, activity, warns=options.preview_warning),
                 follow,
                 HostRules.of(options.allowed_hosts, options.public_url),
@@ -86,6 +91,7 @@ async def open_proxy(
 @dataclass(frozen=True, slots=True)
 class _Proxy:
     control_plane: App
+    routes: RouteTable
     sandboxes: SandboxRoutes
     follow: FollowRoutes
     hosts: HostRules
@@ -132,4 +138,20 @@ class _Proxy:
         if raw_path(scope).startswith(BENCH):
             # Use that was seen before the clock is moved must not be told as use after it.
             await self.activity.flush()
+        if scope["type"] == "http" and scope["method"] not in ("GET", "HEAD", "OPTIONS"):
+            send = self._forgetting(raw_path(scope), send)
         await self.control_plane(tell_origin(scope, trust=self.options.trust_forwarded), receive, send)
+
+    def _forgetting(self, path: bytes, send: Send) -> Send:
+        """Whoever revoked something through us finds it revoked here: the bus tells all proxies, but a moment later."""
+        sandbox = SANDBOX.match(path)
+
+        async def forget_first(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if sandbox is not None:
+                    self.routes.forget(unquote_to_bytes(sandbox[1]).decode(errors="replace"))
+                elif path.startswith(KEYS):
+                    self.routes.forget_grants()
+            await send(message)
+
+        return forget_first

@@ -129,9 +129,13 @@ class RouteTable:
 
         return await self._grants.get(hashlib.sha256(key.encode()).hexdigest(), ask)
 
-    def forget(self, sandbox_id: str) -> None:
-        """Whatever is known of that sandbox, of all for no id, is stale; so is "unknown": it may have been its name."""
-        self._routes.forget(lambda key, route: route is None or sandbox_id in ("", key, route.sandbox_id))
+    def forget(self, sandbox: str) -> None:
+        """What is known of the sandbox with that id or name, of all for "", is stale; so is what was unknown."""
+        self._routes.forget(lambda key, route: route is None or sandbox in ("", key, route.sandbox_id, route.name))
+
+    def forget_grants(self) -> None:
+        """What is known of keys is stale."""
+        self._grants.forget(lambda _key, _grant: True)
 
     async def watch(self, bus: Bus) -> None:
         """Drop what hints on the bus say is stale, for as long as the proxy runs."""
@@ -158,10 +162,10 @@ class RouteTable:
                     lost = hints.lost
                     self._forget_all()
                 if hint is not None and hint.channel == CHANNEL_KEYS:
-                    self._grants.forget(lambda _key, _grant: True)
+                    self.forget_grants()
                 elif hint is not None:
                     self.forget(hint.payload.decode(errors="replace"))
 
     def _forget_all(self) -> None:
-        self._routes.forget(lambda _key, _route: True)
-        self._grants.forget(lambda _key, _grant: True)
+        self.forget("")
+        self.forget_grants()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -38,6 +39,42 @@ async def test_a_signed_url_needs_no_other_credential(yard: Yard, method: str, p
         for expires in (0, int(time.time()) + 60):
             async with ask(yard, method, path, signed_query(SIGNING_KEY, signed, name, expires)) as answer:
                 assert answer.status == 200, name
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "is_asked_again"),
+    [
+        ("POST", f"/api/sandbox/{SANDBOX}/signing-key", True),
+        ("DELETE", f"/api/sandbox/{SANDBOX}", True),
+        ("PATCH", "/api/sandbox/my%20box/labels", True),
+        ("POST", "/api/sandbox/another/signing-key", False),
+        ("POST", "/api/sandbox", False),
+        ("GET", f"/api/sandbox/{SANDBOX}", False),
+    ],
+)
+async def test_what_was_changed_through_the_proxy_is_asked_for_again_before_any_hint(
+    yard: Yard, method: str, path: str, is_asked_again: bool
+) -> None:
+    yard.control_plane.routes = [replace(route, name="my box") for route in yard.control_plane.routes]
+    query = signed_query(SIGNING_KEY, "GET", "x", 0)
+    async with ask(yard, "GET", DOWNLOAD, query) as answer:
+        assert answer.status == 200
+    rotated = [replace(route, signing_key="sk_rotated") for route in yard.control_plane.routes]
+    yard.control_plane.routes = rotated
+    async with yard.client.request(method, URL(yard.origin + path, encoded=True), headers=yard.key) as answer:
+        await answer.read()
+    async with ask(yard, "GET", DOWNLOAD, query) as answer:
+        assert (answer.status != 200) == is_asked_again
+
+
+async def test_a_key_that_was_revoked_through_the_proxy_opens_nothing_before_any_hint(yard: Yard) -> None:
+    async with yard.client.get(f"{yard.toolbox}/version", headers=yard.key) as answer:
+        assert answer.status == 200
+    yard.control_plane.grants.clear()
+    async with yard.client.delete(f"{yard.origin}/api/api-keys/mine", headers=yard.key) as answer:
+        await answer.read()
+    async with yard.client.get(f"{yard.toolbox}/version", headers=yard.key) as answer:
+        assert answer.status == 401
 
 
 async def test_the_query_reaches_the_daemon_as_it_was_written(yard: Yard) -> None:
