@@ -132,8 +132,9 @@ async def test_another_request_does_not_wait_for_open_network_work(world: World)
     async with world.runner.working():
         path = f"/sandbox/{made['id']}/network-settings"
         asking = asyncio.create_task(world.client.call("POST", path, {"networkBlockAll": True}))
-        while world.runner.jobs[-1].kind is not JobKind.NETWORK:  # noqa: ASYNC110  a list has no event
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while world.runner.jobs[-1].kind is not JobKind.NETWORK:  # noqa: ASYNC110  a list has no event
+                await asyncio.sleep(0.01)
         world.runner.play = well
         assert (await world.client.call("POST", f"/sandbox/{made['id']}/stop")).json["state"] == "stopped"
         assert (await asking).status == 200

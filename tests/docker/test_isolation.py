@@ -158,9 +158,11 @@ def _serve(engine: Any) -> str:
 
 
 def _await_connection(address: str, port: int) -> None:
+    deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError), socket.create_connection((address, port), 5):
             return
+        assert time.monotonic() < deadline, f"nobody listens at {address}:{port}"
         time.sleep(0.05)  # nobody tells when it listens
 
 
