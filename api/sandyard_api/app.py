@@ -1,19 +1,15 @@
 """Opening the control plane: the ordered list of slices, the start and end of its tasks, and both ASGI applications."""
 
-from collections.abc import AsyncIterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-
-from litestar import Litestar, Router
-from litestar.plugins import PluginProtocol
-from litestar.plugins.core import MsgspecDIPlugin
 
 from sandyard.bus import Bus
 from sandyard.clock import Clock
 from sandyard.ids import IdSource
 from sandyard.virtual_clock import VirtualClock
-from sandyard_api.access import Guard, key_guard, token_guard
+from sandyard_api.access import key_guard, token_guard
 from sandyard_api.api_keys import routes as api_key_routes
 from sandyard_api.api_keys.service import keep_owner_key
 from sandyard_api.asgi import App
@@ -35,6 +31,7 @@ from sandyard_api.problems import Problems
 from sandyard_api.rates.service import RateLimits
 from sandyard_api.regions import routes as region_routes
 from sandyard_api.registries import routes as registry_routes
+from sandyard_api.routing import build_router
 from sandyard_api.runners import routes as runner_routes
 from sandyard_api.runners.asking import RunnerClients
 from sandyard_api.runners.service import Runners
@@ -58,28 +55,29 @@ MAX_BODY_BYTES = 4 * 1024 * 1024
 MAX_INTERNAL_BODY_BYTES = 64 * 1024 * 1024
 
 PUBLIC_SLICES = (
-    config_routes.ROUTER,
-    api_key_routes.ROUTER,
-    organization_routes.ROUTER,
-    user_routes.ROUTER,
-    region_routes.ROUTER,
-    sandbox_routes.ROUTER,
-    preview_routes.ROUTER,
-    ssh_access_routes.ROUTER,
-    inspection_routes.ROUTER,
-    session_routes.ROUTER,
-    metric_routes.ROUTER,
-    runner_routes.ROUTER,
-    snapshot_routes.ROUTER,
-    registry_routes.ROUTER,
-    image_registry_routes.ROUTER,
-    secret_routes.ROUTER,
-    storage_routes.ROUTER,
-    volume_routes.ROUTER,
-    warm_pool_routes.ROUTER,
-    bench_routes.ROUTER,
+    config_routes.SLICE,
+    api_key_routes.SLICE,
+    organization_routes.SLICE,
+    organization_routes.OF_SANDBOXES,
+    user_routes.SLICE,
+    region_routes.SLICE,
+    sandbox_routes.SLICE,
+    preview_routes.SLICE,
+    ssh_access_routes.SLICE,
+    inspection_routes.SLICE,
+    session_routes.SLICE,
+    metric_routes.SLICE,
+    runner_routes.SLICE,
+    snapshot_routes.SLICE,
+    registry_routes.SLICE,
+    image_registry_routes.SLICE,
+    secret_routes.SLICE,
+    storage_routes.SLICE,
+    volume_routes.SLICE,
+    warm_pool_routes.SLICE,
+    bench_routes.SLICE,
 )
-INTERNAL_SLICES = (dispatch_routes.ROUTER,)
+INTERNAL_SLICES = (dispatch_routes.SLICE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +92,6 @@ class ControlPlane:
     timers: Timers
     runners: Runners
     warm_keeper: WarmKeeper
-
-
-class _Router(Litestar):
-    """Without the plugins for types that no handler here takes or gives.
-
-    Pydantic's imports pydantic wherever it is, which is wherever an SDK is: a twentieth of the start, and 8 MB.
-    """
-
-    @staticmethod
-    def _get_default_plugins(plugins: list[PluginProtocol]) -> list[PluginProtocol]:
-        return [*plugins, MsgspecDIPlugin()]
 
 
 @asynccontextmanager
@@ -151,8 +138,12 @@ def public_app(
 ) -> App:
     """The public API behind its gate."""
     rates = RateLimits(options.rate_limits or {}, clock)
-    router = _router(
-        PUBLIC_SLICES, services, problems, guard=key_guard(services.keys, rates), max_body_bytes=MAX_BODY_BYTES
+    router = build_router(
+        PUBLIC_SLICES,
+        services.dependencies(),
+        problems,
+        guard=key_guard(services.keys, rates),
+        max_body_bytes=MAX_BODY_BYTES,
     )
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
@@ -170,8 +161,13 @@ def public_app(
 
 def internal_app(services: Services, problems: Problems, options: ControlPlaneOptions) -> App:
     """The internal API. Nobody but our own parts can reach it, so hosts are not looked at."""
-    guard = token_guard(options.internal_token)
-    router = _router(INTERNAL_SLICES, services, problems, guard=guard, max_body_bytes=MAX_INTERNAL_BODY_BYTES)
+    router = build_router(
+        INTERNAL_SLICES,
+        services.dependencies(),
+        problems,
+        guard=token_guard(options.internal_token),
+        max_body_bytes=MAX_INTERNAL_BODY_BYTES,
+    )
 
     async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -179,20 +175,4 @@ def internal_app(services: Services, problems: Problems, options: ControlPlaneOp
         else:
             await router({**scope, "path": encoded_path(scope)}, receive, send)
 
-    return app
-
-
-def _router(
-    slices: Sequence[Router], services: Services, problems: Problems, *, guard: Guard, max_body_bytes: int
-) -> App:
-    router: Any = _Router(
-        route_handlers=slices,
-        dependencies=services.dependencies(),
-        guards=[guard],
-        exception_handlers={Exception: problems.handle},
-        request_max_body_size=max_body_bytes,
-        openapi_config=None,
-        logging_config=None,
-    )
-    app: App = router
     return app

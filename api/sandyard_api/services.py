@@ -64,14 +64,6 @@ CHANNEL_SANDBOXES = "sandboxes"
 """Hint between replicas: a sandbox changed. Payload: its id."""
 
 
-class Given(Provide):
-    """One is only ever the same as itself: the router compares each with each for every handler when it starts."""
-
-    __slots__ = ()
-    __eq__ = object.__eq__
-    __hash__ = object.__hash__
-
-
 @dataclass(frozen=True, slots=True)
 class Services:
     """What handlers can ask for, by the name of the argument."""
@@ -119,15 +111,13 @@ class Services:
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
-        named: dict[str, Provide] = {
-            name: Given(_give(getattr(self, name)), sync_to_thread=False) for name in self.__slots__
+        functions: dict[str, Callable[..., object]] = {name: _give(getattr(self, name)) for name in self.__slots__} | {
+            "grant": provide_grant,
+            "origin": provide_origin,
+            "key": provide_key,
+            "item_id": provide_item_id,
         }
-        return named | {
-            "grant": Given(provide_grant, sync_to_thread=False),
-            "origin": Given(provide_origin, sync_to_thread=False),
-            "key": Given(provide_key, sync_to_thread=False),
-            "item_id": Given(provide_item_id, sync_to_thread=False),
-        }
+        return {name: Provide(function, sync_to_thread=False) for name, function in functions.items()}
 
 
 def build_services(

@@ -106,6 +106,14 @@ async def test_any_page_may_ask_with_its_own_key(world: World) -> None:
         assert "access-control-allow-credentials" not in answer.headers
 
 
+async def test_options_without_a_preflight_names_the_methods_of_the_path(world: World) -> None:
+    for path, methods in (("/volumes", "GET, OPTIONS, POST"), ("/volumes/by-name/x", "GET, OPTIONS")):
+        answer = await world.client.call("OPTIONS", path)
+        assert (answer.status, answer.headers["allow"], answer.body) == (204, methods, b"")
+        assert (await world.client.call("OPTIONS", path, key=None)).status == 401
+    assert (await world.client.call("OPTIONS", "/nothing")).status == 404
+
+
 async def test_a_foreign_host_is_refused_before_anything_else(world: World) -> None:
     for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example", "8.8.8.8:3986"):
         answer = await world.client.call("GET", "/config", headers={"Host": host})

@@ -1,5 +1,6 @@
 """The table of operations against the API description, the router, the page, and the clients' own models."""
 
+import importlib
 import json
 import re
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 import daytona_api_client as client
 import jsonschema  # type: ignore[import-untyped]
 import pytest
-from litestar.routes import HTTPRoute
 
 from sandyard_api import app, coverage, tables
 from sandyard_api.coverage.matching import OperationTable
@@ -62,12 +62,7 @@ async def test_every_operation_answers_as_the_table_says(world: World) -> None:
 
 def test_implemented_operations_are_what_the_handlers_say() -> None:
     said = {
-        handler.fn.__doc__
-        for router in app.PUBLIC_SLICES
-        for route in router.routes
-        if isinstance(route, HTTPRoute) and route.path.startswith("/api/")
-        for handler in route.route_handlers
-        if handler.http_methods != {"OPTIONS"}
+        handler.fn.__doc__ for each in app.PUBLIC_SLICES if each.path.startswith("/api") for handler in each.handlers
     }
     assert said == IMPLEMENTED
 
@@ -94,17 +89,13 @@ def test_the_page_is_up_to_date() -> None:
 
 
 def test_every_slice_is_in_the_application() -> None:
-    routers = {
-        f"sandyard_api.{path.parent.name}.{path.stem}"
-        for path in PACKAGE.glob("*/*.py")
-        if "\nROUTER = Router(" in path.read_text()
-    }
-    source = Path(app.__file__).read_text()
-    used = {
-        f"sandyard_api.{package}.{module}"
-        for package, module in re.findall(r"from sandyard_api\.(\w+) import (\w+) as \w+_routes", source)
-    }
-    assert used == routers
+    defined: dict[int, str] = {}
+    for path in PACKAGE.glob("*/*.py"):
+        if names := re.findall(r"^(\w+) = Slice\(", path.read_text(), re.MULTILINE):
+            module = importlib.import_module(f"sandyard_api.{path.parent.name}.{path.stem}")
+            defined |= {id(getattr(module, name)): f"{module.__name__}.{name}" for name in names}
+    used = {id(each) for each in (*app.PUBLIC_SLICES, *app.INTERNAL_SLICES)}
+    assert used == set(defined), defined
 
 
 def test_every_table_is_known_to_the_migrations() -> None:

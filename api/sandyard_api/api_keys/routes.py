@@ -3,7 +3,7 @@
 from datetime import datetime
 from urllib.parse import unquote
 
-from litestar import Router, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 
@@ -12,6 +12,7 @@ from sandyard_api.api_keys.schemas import ApiKeyDto, NewApiKeyDto, masked, shown
 from sandyard_api.api_keys.service import PERMISSIONS, ApiKeys
 from sandyard_api.errors import NotFound
 from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.routing import Slice
 from sandyard_api.validation import Fields, parse_json, parse_time
 
 MANAGE = [may("manage:api_keys")]
@@ -73,4 +74,4 @@ def _read_create(body: object) -> tuple[str, list[str], datetime | None]:
     return name or "", list(dict.fromkeys(permissions)), parse_time("expiresAt", expires) if expires else None
 
 
-ROUTER = Router(path="/api/api-keys", route_handlers=[create, list_all, current, read, revoke, revoke_of_user])
+SLICE = Slice("/api/api-keys", [create, list_all, current, read, revoke, revoke_of_user])

@@ -2,7 +2,7 @@
 
 from typing import TypeVar
 
-from litestar import Router, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 
@@ -20,6 +20,7 @@ from sandyard_api.bench.clock import ClockControl, Moved
 from sandyard_api.bench.resetting import Resetting
 from sandyard_api.errors import BadRequest
 from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.routing import Slice
 
 Value = TypeVar("Value")
 
@@ -95,6 +96,4 @@ def _view(control: ClockControl, moved: Moved) -> ClockView:
     return ClockView(control.state.mode, now, machine, (now - machine).total_seconds(), moved.steps)
 
 
-ROUTER = Router(
-    path="/_sandyard", route_handlers=[read_clock, move_clock, reset, make_organization, remove_organization]
-)
+SLICE = Slice("/_sandyard", [read_clock, move_clock, reset, make_organization, remove_organization])

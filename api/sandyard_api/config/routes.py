@@ -1,6 +1,6 @@
 """Configuration and health: what anybody may ask."""
 
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 from litestar.response import Response
 
@@ -10,6 +10,7 @@ from sandyard_api.config.service import Health
 from sandyard_api.errors import Forbidden
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
+from sandyard_api.routing import Slice
 
 
 @get("/config", opt={PUBLIC: True})
@@ -33,4 +34,4 @@ async def ready(health: Given[Health], origin: Given[Origin]) -> Response[Readin
     return Response(found, status_code=200 if found.is_ready else 503)
 
 
-ROUTER = Router(path="/api", route_handlers=[read_config, live, ready])
+SLICE = Slice("/api", [read_config, live, ready])

@@ -5,7 +5,7 @@ from typing import TypeVar
 from urllib.parse import unquote
 
 import msgspec
-from litestar import Router, get, post
+from litestar import get, post
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 from litestar.response import Response, Stream
@@ -27,6 +27,7 @@ from sandyard_api.jobs.wire import (
     Route,
     Wanted,
 )
+from sandyard_api.routing import Slice
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sessions.service import SessionRecords
@@ -175,9 +176,9 @@ async def _hung_up(request: AnyRequest) -> None:
         pass
 
 
-ROUTER = Router(
-    path="/internal",
-    route_handlers=[
+SLICE = Slice(
+    "/internal",
+    [
         claim,
         progress,
         finish,

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 import msgspec
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
@@ -14,6 +14,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import DEFAULT_PORTS, Origin, split_authority
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 from sandyard_api.runners.service import Runners
 
 REGISTRY_ID = "5d3f1c1e-0b1a-4f0e-9a59-3c7d2f4e8b60"
@@ -70,4 +71,4 @@ def registry_url(origin: Origin) -> str:
     return f"[{host}]{tail}" if ":" in host else host + tail
 
 
-ROUTER = Router(path="/api/docker-registry", route_handlers=[push_access])
+SLICE = Slice("/api/docker-registry", [push_access])

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest
@@ -11,6 +11,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.metrics.schemas import MetricsResponse
 from sandyard_api.metrics.service import Metrics
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 
 
 @get("/{sandbox_ref:str}/telemetry/metrics")
@@ -30,4 +31,4 @@ def _moment(query: Query, name: str) -> datetime:
     return moment
 
 
-ROUTER = Router(path="/api/sandbox", route_handlers=[read])
+SLICE = Slice("/api/sandbox", [read])

@@ -1,6 +1,6 @@
 """The organization operations that SDKs and the CLI read: there is one organization, the key's own."""
 
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 
@@ -19,6 +19,7 @@ from sandyard_api.organizations.schemas import (
     shown,
 )
 from sandyard_api.organizations.service import Organizations
+from sandyard_api.routing import Slice
 from sandyard_api.sandboxes.service import Sandboxes
 
 
@@ -79,7 +80,7 @@ async def available_classes(
     return [AvailableClass(options.region)]
 
 
-@get("/api/sandbox/{sandbox_ref:str}/organization")
+@get("/{sandbox_ref:str}/organization")
 async def of_sandbox(
     organizations: Given[Organizations],
     sandboxes: Given[Sandboxes],
@@ -92,7 +93,7 @@ async def of_sandbox(
     return await _shown(organizations, grant, options)
 
 
-@get("/api/sandbox/{sandbox_ref:str}/region-quota")
+@get("/{sandbox_ref:str}/region-quota")
 async def quota_of_sandbox(
     sandboxes: Given[Sandboxes], grant: Given[KeyGrant], options: Given[ControlPlaneOptions], key: Given[str]
 ) -> RegionQuota:
@@ -112,5 +113,5 @@ def _check_own(grant: KeyGrant, organization_id: str) -> None:
         raise Forbidden("Access denied")
 
 
-ORGANIZATIONS = Router(path="/api/organizations", route_handlers=[list_all, read, members, usage, available_classes])
-ROUTER = Router(path="/", route_handlers=[ORGANIZATIONS, of_sandbox, quota_of_sandbox])
+SLICE = Slice("/api/organizations", [list_all, read, members, usage, available_classes])
+OF_SANDBOXES = Slice("/api/sandbox", [of_sandbox, quota_of_sandbox])

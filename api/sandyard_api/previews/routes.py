@@ -3,7 +3,7 @@
 from urllib.parse import unquote
 
 import msgspec
-from litestar import MediaType, Router, get, post
+from litestar import MediaType, get, post
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 from litestar.response.base import ASGIResponse
@@ -16,6 +16,7 @@ from sandyard_api.origins import Origin
 from sandyard_api.previews.schemas import PreviewUrl, PreviewWarning, SignedPreviewUrl
 from sandyard_api.previews.service import DEFAULT_SECONDS, Previews
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 
 WRITE = [may("write:sandboxes")]
 SANDBOX_ITSELF = "/sandbox/{sandbox_ref:str}"
@@ -137,9 +138,9 @@ def _wants_path(request: AnyRequest) -> bool:
     return form == "path"
 
 
-ROUTER = Router(
-    path="/api",
-    route_handlers=[
+SLICE = Slice(
+    "/api",
+    [
         preview_url,
         signed_preview_url,
         expire,

@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote
 
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 
@@ -12,6 +12,7 @@ from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.organizations.service import Organizations
 from sandyard_api.origins import Origin
 from sandyard_api.regions.schemas import RegionDto
+from sandyard_api.routing import Slice
 
 
 @get("/regions")
@@ -48,4 +49,4 @@ async def _region(organizations: Organizations, options: ControlPlaneOptions, or
     return RegionDto(options.region, options.region, born, born, origin.url)
 
 
-ROUTER = Router(path="/api", route_handlers=[available, shared, read])
+SLICE = Slice("/api", [available, shared, read])

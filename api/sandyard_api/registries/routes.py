@@ -1,6 +1,6 @@
 """The registry operations of the public API."""
 
-from litestar import Router, delete, get, patch, post
+from litestar import delete, get, patch, post
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
@@ -8,6 +8,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.registries.requests import read_new_registry, read_registry_changes
 from sandyard_api.registries.schemas import RegistryDto, registry_dto
 from sandyard_api.registries.service import Registries
+from sandyard_api.routing import Slice
 from sandyard_api.validation import parse_json
 
 WRITE = [may("write:registries")]
@@ -48,7 +49,7 @@ async def remove(registries: Given[Registries], grant: Given[KeyGrant], item_id:
     await registries.delete(grant.organization_id, item_id)
 
 
-ROUTER = Router(
-    path="/api/docker-registry",
-    route_handlers=[create, list_registries, read, change, remove],
+SLICE = Slice(
+    "/api/docker-registry",
+    [create, list_registries, read, change, remove],
 )

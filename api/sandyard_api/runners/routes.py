@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 
+from sandyard_api.routing import Slice
 from sandyard_api.runners.service import Runners
 
 
@@ -37,4 +38,4 @@ async def capabilities(runners: Given[Runners]) -> RunnerList:
     )
 
 
-ROUTER = Router(path="/_sandyard", route_handlers=[capabilities])
+SLICE = Slice("/_sandyard", [capabilities])

@@ -3,11 +3,12 @@
 from datetime import datetime
 
 import msgspec
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.origins import Origin
+from sandyard_api.routing import Slice
 from sandyard_api.sandboxes.schemas import SandboxDto, full
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import Desired, Observed
@@ -47,4 +48,4 @@ async def inspect(
     return Inspection(full(row, origin.toolbox_url), row.observed, row.desired, row.image, history)
 
 
-ROUTER = Router(path="/_sandyard/sandboxes", route_handlers=[inspect])
+SLICE = Slice("/_sandyard/sandboxes", [inspect])

@@ -1,6 +1,6 @@
 """The sandbox operations of the public API."""
 
-from litestar import Router, delete, get, post, put
+from litestar import delete, get, post, put
 from litestar.di import NamedDependency as Given
 from litestar.di import Provide
 from litestar.params import FromPath
@@ -13,6 +13,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 from sandyard_api.sandboxes import interval_routes, lifecycle_routes, network_routes
 from sandyard_api.sandboxes.build_logs import BuildLogs
 from sandyard_api.sandboxes.listing import Listing
@@ -199,10 +200,9 @@ def provide_presenter(request: AnyRequest) -> Presenter:
     return Presenter(provide_origin(request).toolbox_url, Caller.of(request.headers.get))
 
 
-ROUTER = Router(
-    path="/api/sandbox",
-    dependencies={"present": Provide(provide_presenter, sync_to_thread=False)},
-    route_handlers=[
+SLICE = Slice(
+    "/api/sandbox",
+    [
         create,
         list_by_cursor,
         list_by_number,
@@ -220,4 +220,5 @@ ROUTER = Router(
         build_logs_url,
         build_logs,
     ],
+    dependencies={"present": Provide(provide_presenter, sync_to_thread=False)},
 )

@@ -1,11 +1,12 @@
 """The secret operations of the public API."""
 
-from litestar import Router, delete, get, patch, post
+from litestar import delete, get, patch, post
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 from sandyard_api.secrets.listing import page_of
 from sandyard_api.secrets.requests import read_new_secret, read_secret_changes
 from sandyard_api.secrets.schemas import SecretDto, SecretPage, secret_dto
@@ -56,4 +57,4 @@ async def remove(secrets: Given[Secrets], grant: Given[KeyGrant], item_id: Given
     await secrets.delete(grant.organization_id, item_id)
 
 
-ROUTER = Router(path="/api/secret", route_handlers=[create, list_secrets, list_paginated, read, change, remove])
+SLICE = Slice("/api/secret", [create, list_secrets, list_paginated, read, change, remove])

@@ -2,11 +2,12 @@
 
 from urllib.parse import unquote
 
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 from litestar.params import FromPath
 
 from sandyard_api.jobs.wire import KeyGrant
+from sandyard_api.routing import Slice
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sessions.schemas import (
     CommandView,
@@ -61,6 +62,4 @@ async def read_command(
     return command_view(await sessions.command(sandbox.id, unquote(session_ref), unquote(command_ref)))
 
 
-ROUTER = Router(
-    path="/_sandyard/sandboxes/{sandbox_ref:str}/sessions", route_handlers=[list_sessions, read_session, read_command]
-)
+SLICE = Slice("/_sandyard/sandboxes/{sandbox_ref:str}/sessions", [list_sessions, read_session, read_command])

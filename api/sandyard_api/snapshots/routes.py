@@ -2,7 +2,7 @@
 
 from urllib.parse import unquote
 
-from litestar import Router, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency as Given
 from litestar.di import Provide
 from litestar.params import FromPath
@@ -14,6 +14,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 from sandyard_api.snapshots.build_logs import SnapshotLogs
 from sandyard_api.snapshots.requests import read_new_snapshot
 from sandyard_api.snapshots.schemas import SnapshotDto, SnapshotPage, SnapshotUrl, snapshot_dto
@@ -94,10 +95,9 @@ def provide_snapshot_key(snapshot_ref: FromPath[str]) -> str:
     return unquote(snapshot_ref)
 
 
-ROUTER = Router(
-    path="/api/snapshots",
-    dependencies={"snapshot_key": Provide(provide_snapshot_key, sync_to_thread=False)},
-    route_handlers=[
+SLICE = Slice(
+    "/api/snapshots",
+    [
         create,
         list_snapshots,
         read,
@@ -107,4 +107,5 @@ ROUTER = Router(
         build_logs_url,
         build_logs,
     ],
+    dependencies={"snapshot_key": Provide(provide_snapshot_key, sync_to_thread=False)},
 )

@@ -1,6 +1,6 @@
 """The SSH access operations of the public API."""
 
-from litestar import Router, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency as Given
 from litestar.di import Provide
 
@@ -10,6 +10,7 @@ from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 from sandyard_api.sandboxes.presenting import Full, Presenter
 from sandyard_api.sandboxes.routes import provide_presenter
 from sandyard_api.ssh_access.schemas import SshAccessMade, SshAccessValidation
@@ -71,8 +72,8 @@ async def validate(
     return SshAccessValidation(sandbox_id is not None, sandbox_id or "")
 
 
-ROUTER = Router(
-    path="/api/sandbox",
+SLICE = Slice(
+    "/api/sandbox",
+    [create, revoke, validate],
     dependencies={"present": Provide(provide_presenter, sync_to_thread=False)},
-    route_handlers=[create, revoke, validate],
 )

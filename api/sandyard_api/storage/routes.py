@@ -1,7 +1,7 @@
 """The object storage operation of the public API: where to upload build contexts, and with what."""
 
 import msgspec
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
@@ -9,6 +9,7 @@ from sandyard_api.errors import Unavailable
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
 from sandyard_api.origins import Origin, split_authority
+from sandyard_api.routing import Slice
 from sandyard_api.storage.service import BUCKET, REGION, Contexts
 
 NEEDS_HTTPS = ("sdk-python", "sdk-python-async")
@@ -83,4 +84,4 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-ROUTER = Router(path="/api/object-storage", route_handlers=[push_access])
+SLICE = Slice("/api/object-storage", [push_access])

@@ -1,10 +1,11 @@
 """The one user operation that the CLI reads."""
 
-from litestar import Router, get
+from litestar import get
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.organizations.service import Organizations
+from sandyard_api.routing import Slice
 from sandyard_api.users.schemas import UserDto, shown
 
 
@@ -14,4 +15,4 @@ async def me(organizations: Given[Organizations], grant: Given[KeyGrant]) -> Use
     return shown(await organizations.user(grant.user_id))
 
 
-ROUTER = Router(path="/api/users", route_handlers=[me])
+SLICE = Slice("/api/users", [me])

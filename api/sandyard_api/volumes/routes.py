@@ -1,12 +1,13 @@
 """The volume operations of the public API."""
 
-from litestar import Router, delete, get, post
+from litestar import delete, get, post
 from litestar.di import NamedDependency as Given
 from litestar.response.base import ASGIResponse
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.queries import Query
+from sandyard_api.routing import Slice
 from sandyard_api.validation import parse_json
 from sandyard_api.volumes.requests import read_new_volume
 from sandyard_api.volumes.schemas import VolumeDto, volume_dto
@@ -50,4 +51,4 @@ async def remove(volumes: Given[Volumes], grant: Given[KeyGrant], item_id: Given
     return ASGIResponse(status_code=200)
 
 
-ROUTER = Router(path="/api/volumes", route_handlers=[list_volumes, create, read, read_by_name, remove])
+SLICE = Slice("/api/volumes", [list_volumes, create, read, read_by_name, remove])

@@ -1,11 +1,12 @@
 """The warm pool operations of the public API."""
 
-from litestar import Router, delete, get, patch, post
+from litestar import delete, get, patch, post
 from litestar.di import NamedDependency as Given
 
 from sandyard_api.access import AnyRequest, may
 from sandyard_api.jobs.wire import KeyGrant
 from sandyard_api.options import ControlPlaneOptions
+from sandyard_api.routing import Slice
 from sandyard_api.validation import parse_json
 from sandyard_api.warm_pools.requests import read_new_pool, read_size
 from sandyard_api.warm_pools.schemas import WarmPoolDto, pool_dto
@@ -45,4 +46,4 @@ async def remove(warm_pools: Given[WarmPools], grant: Given[KeyGrant], item_id: 
     await warm_pools.delete(grant.organization_id, item_id)
 
 
-ROUTER = Router(path="/api/warm-pools", route_handlers=[create, list_pools, resize, remove])
+SLICE = Slice("/api/warm-pools", [create, list_pools, resize, remove])
