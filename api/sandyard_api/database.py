@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Enum, Text, event, text
+from sqlalchemy import JSON, DateTime, Enum, Index, Text, event, text
 from sqlalchemy.engine import Connection, Dialect, make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
@@ -80,6 +80,15 @@ class Base(DeclarativeBase):
             length=32,
         ),
     }
+
+
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index of those rows for which `where` holds.
+
+    The tables are made by the migrations, which say it for both databases. Here it is said for SQLite alone, because
+    SQLAlchemy imports all that it knows of PostgreSQL for the argument's name.
+    """
+    return Index(name, *columns, unique=unique, sqlite_where=text(where))
 
 
 class Database:

@@ -1,6 +1,7 @@
 """What both databases must do alike."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from importlib.resources import files
@@ -46,6 +47,24 @@ async def test_the_migrations_build_exactly_the_models(database: Database) -> No
 
     async with database.engine.connect() as connection:
         assert await connection.run_sync(differences) == []
+
+
+async def test_an_index_of_some_rows_is_one_on_both_databases(database: Database) -> None:
+    modelled = {
+        index.name: str(condition)
+        for table in METADATA.tables.values()
+        for index in table.indexes
+        if (condition := index.dialect_options["sqlite"]["where"]) is not None
+    }
+
+    def conditions(connection: Connection) -> dict[str | None, str]:
+        key = f"{connection.dialect.name}_where"
+        found = (each for table in METADATA.tables for each in inspect(connection).get_indexes(table))
+        return {each["name"]: str(each["dialect_options"][key]) for each in found if key in each["dialect_options"]}
+
+    async with database.engine.connect() as connection:
+        made = await connection.run_sync(conditions)
+    assert {name: re.sub(r"[()]|::\w+", "", where).lower() for name, where in made.items()} == modelled
 
 
 async def test_an_empty_database_is_made_in_one_piece_as_the_migrations_would_make_it(tmp_path: Path) -> None:

@@ -4,10 +4,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
-from sandyard_api.database import Base
+from sandyard_api.database import Base, partial_index
 from sandyard_api.jobs.wire import JobKind
 
 
@@ -25,20 +25,9 @@ class JobRow(Base):
 
     __tablename__ = "jobs"
     __table_args__ = (
-        Index(
-            "uq_jobs_one_open_for_each_sandbox",
-            "sandbox_id",
-            unique=True,
-            sqlite_where=text("state = 'open'"),
-            postgresql_where=text("state = 'open'"),
-        ),
+        partial_index("uq_jobs_one_open_for_each_sandbox", "sandbox_id", unique=True, where="state = 'open'"),
         Index("ix_jobs_state_runner_id", "state", "runner_id"),
-        Index(
-            "ix_jobs_finished_at",
-            "finished_at",
-            sqlite_where=text("finished_at is not null"),
-            postgresql_where=text("finished_at is not null"),
-        ),
+        partial_index("ix_jobs_finished_at", "finished_at", where="finished_at is not null"),
     )
 
     number: Mapped[int] = mapped_column(

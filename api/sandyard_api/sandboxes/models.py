@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, ForeignKey, Index, Integer, text
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
-from sandyard_api.database import Base
+from sandyard_api.database import Base, partial_index
 from sandyard_api.sandboxes.states import Desired, Observed
 
 INHERITED = (
@@ -37,13 +37,8 @@ class Sandbox(Base):
 
     __tablename__ = "sandboxes"
     __table_args__ = (
-        Index(
-            "uq_sandboxes_name_among_the_living",
-            "organization_id",
-            "name",
-            unique=True,
-            sqlite_where=text("desired <> 'destroyed'"),
-            postgresql_where=text("desired <> 'destroyed'"),
+        partial_index(
+            "uq_sandboxes_name_among_the_living", "organization_id", "name", unique=True, where="desired <> 'destroyed'"
         ),
         Index("ix_sandboxes_organization_id_last_activity_at", "organization_id", "last_activity_at", "id"),
         Index("ix_sandboxes_organization_id_created_at", "organization_id", "created_at", "id"),
@@ -57,12 +52,7 @@ class Sandbox(Base):
             "auto_pause_minutes",
         ),
         *(
-            Index(
-                f"ix_sandboxes_{column}",
-                column,
-                sqlite_where=text(f"{column} is not null"),
-                postgresql_where=text(f"{column} is not null"),
-            )
+            partial_index(f"ix_sandboxes_{column}", column, where=f"{column} is not null")
             for column in ("warm_pool_id", "destroyed_at", "auto_destroy_at", "linked_sandbox_id")
         ),
     )

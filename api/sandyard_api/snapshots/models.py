@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer, text
+from sqlalchemy import BigInteger, Float, ForeignKey, Index, Integer
 from sqlalchemy.orm import Mapped, mapped_column
 
-from sandyard_api.database import Base
+from sandyard_api.database import Base, partial_index
 from sandyard_api.snapshots.states import SnapshotState
 
 
@@ -15,13 +15,7 @@ class Snapshot(Base):
     __tablename__ = "snapshots"
     __table_args__ = (
         Index("uq_snapshots_organization_id_name", "organization_id", "name", unique=True),
-        Index(
-            "uq_snapshots_name_among_the_general",
-            "name",
-            unique=True,
-            sqlite_where=text("organization_id is null"),
-            postgresql_where=text("organization_id is null"),
-        ),
+        partial_index("uq_snapshots_name_among_the_general", "name", unique=True, where="organization_id is null"),
         Index("ix_snapshots_state_created_at", "state", "created_at"),
     )
 

@@ -2,10 +2,10 @@
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, text
+from sqlalchemy import ForeignKey
 from sqlalchemy.orm import Mapped, mapped_column
 
-from sandyard_api.database import Base
+from sandyard_api.database import Base, partial_index
 
 
 class Volume(Base):
@@ -13,13 +13,12 @@ class Volume(Base):
 
     __tablename__ = "volumes"
     __table_args__ = (
-        Index(
+        partial_index(
             "uq_volumes_organization_id_name_among_the_living",
             "organization_id",
             "name",
             unique=True,
-            sqlite_where=text("deleted_at is null"),
-            postgresql_where=text("deleted_at is null"),
+            where="deleted_at is null",
         ),
     )
 
