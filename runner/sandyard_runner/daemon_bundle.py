@@ -148,7 +148,7 @@ def _entries(loader: Path) -> Iterator[_Entry]:
     yield _Entry(f"{_LIB}/{loader.name}", loader, is_executable=True)
     for extension in extensions:
         yield _Entry(f"{_STDLIB}/lib-dynload/{extension.name}", extension)
-    for name, library in _libraries(loader, [interpreter, *extensions]).items():
+    for name, library in _libraries(loader, interpreter, extensions).items():
         yield _Entry(f"{_LIB}/{name}", library)
     yield from _stdlib_modules()
     for package in PACKAGES:
@@ -172,12 +172,18 @@ def _extensions() -> Iterator[Path]:
 
 def _stdlib_modules() -> Iterator[_Entry]:
     root = _stdlib_directory()
-    for path in root.rglob("*.py"):
-        relative = path.relative_to(root)
-        first = relative.parts[0].removesuffix(".py")
-        unwanted = first in _LEFT_OUT_MODULES or _LEFT_OUT_MODULE.match(first) or "test" in relative.parts
-        if not unwanted:
-            yield _Entry(f"{_STDLIB}/{relative.with_suffix('.pyc')}", path, is_python=True)
+    for folder, folders, names in os.walk(root):
+        inside = Path(folder).relative_to(root)
+        if not inside.parts:
+            folders[:], names[:] = filter(_is_wanted, folders), filter(_is_wanted, names)
+        folders[:] = [name for name in folders if name not in ("test", "__pycache__")]
+        for name in names:
+            if name.endswith(".py"):
+                yield _Entry(f"{_STDLIB}/{inside / name}c", Path(folder, name), is_python=True)
+
+
+def _is_wanted(top: str) -> bool:
+    return top.removesuffix(".py") not in _LEFT_OUT_MODULES and not _LEFT_OUT_MODULE.match(top)
 
 
 def _package_modules(package: str) -> Iterator[_Entry]:
@@ -217,18 +223,13 @@ def _loader_of(executable: Path) -> Path:
     raise BundleError(f"{executable} is statically linked: no loader to take along")
 
 
-def _libraries(loader: Path, binaries: Sequence[Path]) -> dict[str, Path]:
+def _libraries(loader: Path, interpreter: Path, extensions: Sequence[Path]) -> dict[str, Path]:
     """`{soname: file}` of everything the binaries need, as the loader itself resolves it."""
     found: dict[str, Path] = {}
-    for binary in binaries:
-        command = [str(loader), "--list", str(binary)]
-        done = subprocess.run(  # noqa: S603  the system's own loader
-            command, capture_output=True, text=True, timeout=_LOADER_TIMEOUT_SECONDS, check=False
-        )
-        for line in done.stdout.splitlines():
-            match = _LIBRARY_LINE.match(line)
-            if match and match[1] != loader.name:
-                found[Path(match[1]).name] = Path(match[2])
+    for line in _listed(loader, interpreter, extensions).splitlines():
+        match = _LIBRARY_LINE.match(line)
+        if match and match[1] != loader.name:
+            found[Path(match[1]).name] = Path(match[2])
     libc = found.get("libc.so.6")
     if libc is not None:
         # Before glibc 2.34 name lookups in /etc/passwd and /etc/hosts were modules loaded at run time.
@@ -236,6 +237,23 @@ def _libraries(loader: Path, binaries: Sequence[Path]) -> dict[str, Path]:
             if (libc.parent / name).exists():
                 found[name] = libc.parent / name
     return found
+
+
+def _listed(loader: Path, interpreter: Path, extensions: Sequence[Path]) -> str:
+    """What the loader lists for the binaries: in one go where it can, since every start asks."""
+
+    def ask(*arguments: str | Path) -> str | None:
+        done = subprocess.run(  # noqa: S603  the system's own loader
+            [loader, *arguments], capture_output=True, text=True, timeout=_LOADER_TIMEOUT_SECONDS, check=False
+        )
+        return done.stdout if done.returncode == 0 else None
+
+    preloaded = [str(extension) for extension in extensions]
+    if not any(character in path for path in preloaded for character in " :"):  # which separate them
+        listed = ask("--preload", ":".join(preloaded), "--list", interpreter)  # glibc 2.30 and later
+        if listed is not None:
+            return listed
+    return "".join(ask("--list", binary) or "" for binary in (interpreter, *extensions))
 
 
 def _digest(entries: Sequence[_Entry]) -> str:

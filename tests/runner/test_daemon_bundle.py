@@ -130,6 +130,18 @@ def test_files_that_did_not_change_are_read_once(tmp_path: Path, monkeypatch: py
     assert ensure_bundle(tmp_path).path.is_dir(), "it is built again where somebody removed it"
 
 
+def test_what_it_needs_is_the_same_whether_the_loader_is_asked_once_or_for_each(tmp_path: Path) -> None:
+    interpreter = daemon_bundle._interpreter()
+    loader = daemon_bundle._loader_of(interpreter)
+    extensions = sorted(daemon_bundle._extensions())
+    needed = daemon_bundle._libraries(loader, interpreter, extensions)
+    assert {name.partition(".so")[0] for name in needed} >= {"libc", "libssl", "libcrypto"}
+    elsewhere = tmp_path / "with a space"  # the loader's list of files to preload is separated by those
+    shutil.copytree(extensions[0].parent, elsewhere)
+    copies = [elsewhere / extension.name for extension in extensions]
+    assert daemon_bundle._libraries(loader, interpreter, copies) == needed
+
+
 def test_a_changed_file_makes_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "package"
     shutil.copytree(Path(sandyard_daemon.__file__).parent, package / "sandyard_daemon")
