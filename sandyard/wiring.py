@@ -16,13 +16,13 @@ from sandyard.authority import authority_of
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
-from sandyard.collector import uncollected
 from sandyard.host_keys import check_host_key, new_host_key
 from sandyard.ids import IdSource, RandomIds, SeededIds
 from sandyard.keeping import keep_secret
 from sandyard.runtimes import open_runtime
 from sandyard.serving import listen_tcp, listen_unix, serve, sockets_directory
 from sandyard.settings import InvalidSetting, Settings
+from sandyard.starting import uncollected
 from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import ControlPlane, open_control_plane
 from sandyard_api.jobs.client import HttpControlPlane

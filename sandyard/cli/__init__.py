@@ -5,7 +5,7 @@ from importlib import import_module
 import click
 
 from sandyard import __version__
-from sandyard.collector import importing
+from sandyard.starting import importing
 
 COMMANDS = {
     "up": "sandyard.cli.up",

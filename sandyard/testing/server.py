@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sandyard.collector import importing
+from sandyard.starting import importing
 from sandyard.testing import DATA
 
 
