@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_FROZEN_BY_PYTHON = gc.get_freeze_count()
+
 
 @contextmanager
 def uncollected() -> Iterator[None]:
@@ -20,7 +22,7 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        if gc.get_freeze_count():
+        if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
             gc.freeze()
         if was_on:
             gc.enable()

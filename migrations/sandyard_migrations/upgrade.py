@@ -74,7 +74,7 @@ def _make_whole(path: str) -> None:
     first, *statements = (files("sandyard_migrations") / SCHEMA).read_text(encoding="utf-8").split(SEPARATOR)
     if not first.endswith(f"revision {newest_revision()}"):
         return
-    with closing(sqlite3.connect(path, UPGRADE_TIMEOUT_SECONDS, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(path, timeout=UPGRADE_TIMEOUT_SECONDS, isolation_level=None)) as connection:
         connection.execute("pragma journal_mode=wal")
         connection.execute("begin immediate")
         with connection:
