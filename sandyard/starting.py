@@ -11,18 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-_FROZEN_BY_PYTHON = gc.get_freeze_count()
+_ours: set[str] = set()
+"""Not empty in a process that is Sandyard's own, see `importing`."""
 
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """No collection as long as the block lasts; in a process of ours, see `importing`, what was made in it stays."""
+    """No collection as long as the block lasts; in a process of ours what was made until its end is never looked at."""
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if gc.get_freeze_count() > _FROZEN_BY_PYTHON:
+        if _ours:
             gc.freeze()
         if was_on:
             gc.enable()
@@ -30,13 +31,12 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """For importing what this process is for: without a collection, and what is there afterwards is never looked at
-    again."""
+    """For importing what this process is for, which is thereby known for a process of ours."""
+    _ours.add("process")
     with uncollected():
         _import_structlog()
         with _trusting_later():
             yield
-        gc.freeze()
 
 
 def _import_structlog() -> None:
@@ -60,8 +60,8 @@ class _TrustingLater(ssl.SSLContext):
         return self._trusting().wrap_socket(*arguments, **options)
 
     def _trusting(self) -> ssl.SSLContext:
-        self.__class__ = ssl.SSLContext  # type: ignore[assignment]
         self.set_default_verify_paths()
+        self.__class__ = ssl.SSLContext  # type: ignore[assignment]
         return self
 
 
@@ -69,11 +69,20 @@ class _TrustingLater(ssl.SSLContext):
 def _trusting_later() -> Iterator[None]:
     """What imports make for TLS reads no certificates yet: aiohttp has two of them, a twentieth of a start, and here it
     hardly ever speaks TLS."""
+    plain = ssl.SSLContext
+    if plain.__module__ != "ssl":  # truststore's, for one, which asks the system instead
+        yield
+        return
+    read = plain.set_default_verify_paths
     made: list[ssl.SSLContext] = []
-    ssl.SSLContext.set_default_verify_paths = lambda self: made.append(self)  # type: ignore[method-assign]
+
+    def later(self: ssl.SSLContext) -> None:
+        made.append(self) if type(self) is plain else read(self)
+
+    plain.set_default_verify_paths = later  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del ssl.SSLContext.set_default_verify_paths
+        del plain.set_default_verify_paths
         for context in made:
             context.__class__ = _TrustingLater

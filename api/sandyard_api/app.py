@@ -100,7 +100,7 @@ async def open_control_plane(
 ) -> AsyncIterator[ControlPlane]:
     """Upgrade the database, start timers and event sockets, and close them in reverse order. Serving is the caller's.
 
-    Raises `sqlalchemy.exc.SQLAlchemyError` and `BusError` when database or bus cannot be had, and `WrongKey`.
+    Raises `UnusableDatabase` and `BusError` when database or bus cannot be had, and `WrongKey`.
     """
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(database_url))

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import JSON, DateTime, Enum, Index, Text, event, text
 from sqlalchemy.engine import Connection, Dialect, make_url
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 from sqlalchemy.schema import MetaData
@@ -25,6 +26,10 @@ NAMING = {
 SQLITE_BUSY_MILLISECONDS = 10_000
 UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 """What PostgreSQL's text cannot hold: NUL, and halves of characters."""
+
+
+class UnusableDatabase(Exception):
+    """There is no database behind the URL, or not one of ours. The text is for whoever wrote the URL."""
 
 
 class StorableText(TypeDecorator[str]):
@@ -119,16 +124,27 @@ class Database:
 
 
 def normal_url(database_url: str) -> str:
-    """The URL with the driver that we use: plain `sqlite:` and `postgresql:` forms are accepted too."""
-    url = make_url(database_url)
+    """The URL with the driver that we use: plain `sqlite:` and `postgresql:` forms are accepted too.
+
+    Raises `UnusableDatabase` for any other.
+    """
+    forms = "it takes sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+    try:
+        url = make_url(database_url)
+    except (ArgumentError, ValueError) as error:
+        raise UnusableDatabase(f"the database's URL is none; {forms}") from error
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg", "postgres": "postgresql+asyncpg"}
     url = url.set(drivername=drivers.get(url.drivername, url.drivername))
+    if url.drivername not in drivers.values():
+        raise UnusableDatabase(f"the database's URL begins with {url.drivername}:; {forms}")
     return url.render_as_string(hide_password=False)
 
 
 @asynccontextmanager
 async def open_database(database_url: str) -> AsyncIterator[Database]:
-    """Connect; `sqlite:///path` or `postgresql://user:password@host/name`. The schema is made by the migrations."""
+    """The database of a URL, `sqlite:///path` or `postgresql://user:password@host/name`: connections are made when
+    they are needed, and the schema by the migrations. Raises `UnusableDatabase` for any other URL.
+    """
     url = make_url(normal_url(database_url))
     is_sqlite = url.get_backend_name() == "sqlite"
     if is_sqlite:

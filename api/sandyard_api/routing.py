@@ -1,6 +1,7 @@
 """From the slices' handlers to one router."""
 
 import inspect
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -49,8 +50,14 @@ def build_router(
     guard: Guard,
     max_body_bytes: int,
 ) -> App:
-    """The router of these slices; `given` is what every handler may ask for, by the name of its argument."""
+    """The router of these slices; `given` is what every handler may ask for, by the name of its argument.
+
+    Raises `ValueError` where two handlers are for the same: the router would take the first, and say nothing.
+    """
     handlers = [handler for each in slices for handler in each.placed(given)]
+    places = Counter(f"{method} {path}" for each in handlers for path in each.paths for method in each.http_methods)
+    if more := [place for place, count in places.items() if count > 1]:
+        raise ValueError(f"more than one handler for {', '.join(more)}")
     router: Any = _Router(
         route_handlers=[_Routes("/", route_handlers=[_options(handlers), *handlers])],
         guards=[guard],
@@ -88,7 +95,7 @@ def _options(handlers: Sequence[HTTPRouteHandler]) -> HTTPRouteHandler:
 
 
 def allowed_methods(request: AnyRequest) -> Response[None]:
-    """What the path takes, for whoever asks without being a browser: preflights have their answer before the router."""
+    """What the path takes. Browsers that ask before they send (CORS) have their answer before the router."""
     path = request.scope["path_template"]
     methods = next(route.methods for route in request.app.routes if route.path_format == path)
     return Response(None, status_code=204, headers={"Allow": ", ".join(sorted(methods))})

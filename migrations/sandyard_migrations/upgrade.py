@@ -9,12 +9,17 @@ than the newest, the migrations run.
 import asyncio
 import re
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, create_engine, inspect, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Connection, StaticPool, create_engine, inspect, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from sandyard_api.database import SQLITE_BUSY_MILLISECONDS, UnusableDatabase
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 LOCK_NUMBER = 0x5A4D_7961_7264
 """Of the advisory lock that lets one process at a time upgrade a PostgreSQL database."""
 UPGRADE_TIMEOUT_SECONDS = 300.0
+RETRY_SECONDS = 0.01
 SCHEMA, SEPARATOR, VERSIONS = "sqlite.sql", ";\n\n", "alembic_version"
 _SCRIPT = re.compile(r"v(\d{4})_\w+\.py")
 
@@ -43,19 +49,37 @@ def newest_revision() -> str:
 
 
 async def upgrade(engine: AsyncEngine, revision: str = "head") -> None:
-    """Upgrade under a lock, so that replicas may start at once. Repeating it changes nothing."""
+    """Upgrade under a lock, so that replicas may start at once. Repeating it changes nothing.
+
+    Raises `UnusableDatabase` where the database cannot be had.
+    """
     async with asyncio.timeout(UPGRADE_TIMEOUT_SECONDS):
-        if revision == "head" and engine.dialect.name == "sqlite":
-            await asyncio.to_thread(_make_whole, engine.url.database or "")
-        async with engine.begin() as connection:
+        if revision == "head":
+            await _make_whole(engine)
+        async with _connected(engine) as connection:
             if revision != "head" or await connection.run_sync(_current) != newest_revision():
                 await connection.run_sync(_upgrade, revision)
 
 
 async def downgrade(engine: AsyncEngine, revision: str = "base") -> None:
-    """Go back to an older schema."""
-    async with asyncio.timeout(UPGRADE_TIMEOUT_SECONDS), engine.begin() as connection:
+    """Go back to an older schema. Raises `UnusableDatabase`."""
+    async with asyncio.timeout(UPGRADE_TIMEOUT_SECONDS), _connected(engine) as connection:
         await connection.run_sync(_downgrade, revision)
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """In a transaction."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.begin())
+        except (DBAPIError, OSError) as error:
+            raise _unusable(engine, error.orig if isinstance(error, DBAPIError) else error) from error
+        yield connection
+
+
+def _unusable(engine: AsyncEngine, reason: BaseException | None) -> UnusableDatabase:
+    return UnusableDatabase(f"the database {engine.url.render_as_string()} cannot be used: {reason}")
 
 
 def _current(connection: Connection) -> str | None:
@@ -66,21 +90,45 @@ def _current(connection: Connection) -> str | None:
     return found
 
 
-def _make_whole(path: str) -> None:
-    """Give an empty SQLite database the newest schema.
+async def _make_whole(engine: AsyncEngine) -> None:
+    """Give an empty SQLite database in a file the newest schema, where that is written down.
 
     By the driver itself: behind the engine each statement changes threads twice, and that is most of its time.
     """
-    first, *statements = (files("sandyard_migrations") / SCHEMA).read_text(encoding="utf-8").split(SEPARATOR)
-    if not first.endswith(f"revision {newest_revision()}"):
+    if engine.dialect.name != "sqlite" or isinstance(engine.pool, StaticPool):  # one connection: it is in memory
         return
-    with closing(sqlite3.connect(path, timeout=UPGRADE_TIMEOUT_SECONDS, isolation_level=None)) as connection:
-        connection.execute("pragma journal_mode=wal")
+    first, *statements = (files("sandyard_migrations") / SCHEMA).read_text(encoding="utf-8").split(SEPARATOR)
+    if first.endswith(f"revision {newest_revision()}"):
+        place, options = engine.dialect.create_connect_args(engine.url)
+        try:
+            await asyncio.to_thread(_execute, place, options, statements)
+        except sqlite3.Error as error:
+            raise _unusable(engine, error) from error
+
+
+def _execute(place: Sequence[Any], options: Mapping[str, Any], statements: Sequence[str]) -> None:
+    """The statements on an SQLite database, if it is an empty one."""
+    seconds = SQLITE_BUSY_MILLISECONDS / 1000
+    with closing(sqlite3.connect(*place, **{"timeout": seconds, "isolation_level": None, **options})) as connection:
+        _keep_a_write_ahead_log(connection, seconds)
         connection.execute("begin immediate")
         with connection:
             if connection.execute("select 1 from sqlite_master").fetchone() is None:
                 for statement in statements:
                     connection.execute(statement)
+
+
+def _keep_a_write_ahead_log(connection: sqlite3.Connection, seconds: float) -> None:
+    """For this SQLite does not wait by itself: while another connection is at the same, it says that it is locked."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            connection.execute("pragma journal_mode=wal")
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(RETRY_SECONDS)
 
 
 def render() -> str:

@@ -228,7 +228,8 @@ def _libraries(loader: Path, interpreter: Path, extensions: Sequence[Path]) -> d
     found: dict[str, Path] = {}
     for line in _listed(loader, interpreter, extensions).splitlines():
         match = _LIBRARY_LINE.match(line)
-        if match and match[1] != loader.name:
+        # musl's lists what it was told to load beforehand as well.
+        if match and match[1] != loader.name and Path(match[2]) not in extensions:
             found[Path(match[1]).name] = Path(match[2])
     libc = found.get("libc.so.6")
     if libc is not None:

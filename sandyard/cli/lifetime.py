@@ -17,11 +17,22 @@ from sandyard.ids import UsedDatabase
 from sandyard.keeping import DataDirectoryInUse
 from sandyard.saving.errors import BadArchive, Unreadable
 from sandyard.settings import InvalidSetting
+from sandyard_api.database import UnusableDatabase
 from sandyard_api.sealing.service import WrongKey
 from sandyard_runner.errors import RunnerError
 
 Result = TypeVar("Result")
-MENDABLE = (InvalidSetting, WrongKey, UsedDatabase, BadArchive, Unreadable, RunnerError, BusError, OSError)
+MENDABLE = (
+    InvalidSetting,
+    UnusableDatabase,
+    WrongKey,
+    UsedDatabase,
+    BadArchive,
+    Unreadable,
+    RunnerError,
+    BusError,
+    OSError,
+)
 """What a user can mend."""
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

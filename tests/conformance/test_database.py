@@ -1,8 +1,13 @@
 """What both databases must do alike."""
 
 import asyncio
+import os
 import re
+import sqlite3
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +19,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select, text
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from sandyard_api.database import Database, open_database
+from sandyard_api.database import Database, UnusableDatabase, open_database
 from sandyard_api.errors import MovedMeanwhile
 from sandyard_api.jobs import queue
 from sandyard_api.jobs.models import JobRow, JobState
@@ -23,6 +28,7 @@ from sandyard_api.sandboxes import moves
 from sandyard_api.sandboxes.models import Sandbox, StateChange
 from sandyard_api.sandboxes.states import Desired, Observed, Request
 from sandyard_api.tables import METADATA
+from sandyard_migrations import upgrade as database_upgrade
 from sandyard_migrations.upgrade import alembic_config, downgrade, newest_revision, render, upgrade
 from tests import factories
 from tests.factories import NOON
@@ -100,6 +106,81 @@ async def test_two_replicas_may_upgrade_at_once(database_url: str) -> None:
         await asyncio.gather(upgrade(one.engine), upgrade(two.engine))
         async with two.reading() as db:
             assert await db.scalar(text("select version_num from alembic_version")) == newest_revision()
+
+
+def test_nobody_fails_who_finds_an_empty_sqlite_file_at_the_same_moment(tmp_path: Path) -> None:
+    """Many times over: SQLite does not wait by itself while another connection changes its journal."""
+    together = threading.Barrier(2)
+
+    def make(number: int) -> None:
+        together.wait(30)
+        database_upgrade._execute([str(tmp_path / f"{number}.db")], {}, ["create table made (id)"])
+
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(150):
+            for done in (pool.submit(make, number), pool.submit(make, number)):
+                done.result(30)
+
+
+async def test_a_locked_database_is_told_of_as_soon_as_sqlite_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_upgrade, "SQLITE_BUSY_MILLISECONDS", 100)
+    for is_new in (True, False):
+        path = tmp_path / f"{is_new}.db"
+        async with open_database(f"sqlite:///{path}") as opened:
+            if not is_new:
+                await upgrade(opened.engine)
+            with closing(sqlite3.connect(path, isolation_level=None)) as other:
+                other.execute("begin exclusive")
+                with pytest.raises(UnusableDatabase, match="locked"):
+                    async with asyncio.timeout(8):  # the engine's own wait is ten seconds
+                        await upgrade(opened.engine)
+                other.execute("rollback")
+            await upgrade(opened.engine)
+
+
+@pytest.mark.parametrize(
+    ("name", "files"),
+    [
+        ("{folder}/a.db?timeout=5", ["a.db"]),
+        ("file:{folder}/a.db?nolock=1&uri=true", ["a.db"]),
+        ("file:{folder}/a.db?mode=rwc&uri=true", ["a.db"]),
+        (":memory:", []),
+    ],
+)
+async def test_the_schema_is_made_where_the_url_says(
+    name: str, files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_database(f"sqlite:///{name.format(folder=tmp_path)}") as opened:
+        await upgrade(opened.engine)
+        async with opened.reading() as db:
+            assert await db.scalar(text("select version_num from alembic_version")) == newest_revision()
+    assert os.listdir(tmp_path) == files
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("nonsense", "the database's URL is none; it takes sqlite:///PATH or postgresql://"),
+        ("mysql://somebody:secret@host/name", "the database's URL begins with mysql:"),
+        ("postgresql+psycopg2://somebody:secret@host/name", "the database's URL begins with postgresql"),
+        ("postgresql://somebody:secret@127.0.0.1:1/name", "somebody:***@127.0.0.1:1/name cannot be used: "),
+        ("sqlite:///{folder}/nowhere/a.db", "nowhere/a.db cannot be used: unable to open database file"),
+        ("sqlite:///{folder}", "cannot be used: unable to open database file"),
+        ("sqlite:///{folder}/text", "/text cannot be used: file is not a database"),
+    ],
+)
+async def test_a_url_without_a_database_is_refused_in_words_and_without_its_password(
+    url: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "text").write_text("no database, and no header of one\n" * 10)
+    with pytest.raises(UnusableDatabase) as refused:
+        async with open_database(url.format(folder=tmp_path)) as opened:
+            await upgrade(opened.engine)
+    assert reason in str(refused.value)
+    assert "secret" not in str(refused.value)
 
 
 async def test_a_transaction_that_raises_leaves_nothing(database: Database) -> None:

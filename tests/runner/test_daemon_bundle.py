@@ -133,7 +133,9 @@ def test_files_that_did_not_change_are_read_once(tmp_path: Path, monkeypatch: py
     assert ensure_bundle(tmp_path).path.is_dir(), "it is built again where somebody removed it"
 
 
-def test_what_it_needs_is_the_same_whether_the_loader_is_asked_once_or_for_each(tmp_path: Path) -> None:
+def test_what_it_needs_is_the_same_whether_the_loader_is_asked_once_or_for_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     interpreter = daemon_bundle._interpreter()
     loader = daemon_bundle._loader_of(interpreter)
     extensions = sorted(daemon_bundle._extensions())
@@ -143,6 +145,25 @@ def test_what_it_needs_is_the_same_whether_the_loader_is_asked_once_or_for_each(
     shutil.copytree(extensions[0].parent, elsewhere)
     copies = [elsewhere / extension.name for extension in extensions]
     assert daemon_bundle._libraries(loader, interpreter, copies) == needed
+
+    def old(command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+        """A loader from before glibc 2.30."""
+        if "--preload" in command:
+            return subprocess.CompletedProcess(command, 127, "", "error: --preload: no such file")
+        return run(command, **options)
+
+    run = subprocess.run
+    monkeypatch.setattr(subprocess, "run", old)
+    assert daemon_bundle._libraries(loader, interpreter, extensions) == needed
+
+    def musl(command: list[Any], **options: Any) -> subprocess.CompletedProcess[str]:
+        """One that lists what it loads beforehand as it lists libraries."""
+        done = run(command, **options)
+        done.stdout += "".join(f"\t{path} => {path} (0x7f0000000000)\n" for path in extensions)
+        return done
+
+    monkeypatch.setattr(subprocess, "run", musl)
+    assert daemon_bundle._libraries(loader, interpreter, extensions) == needed
 
 
 def test_a_changed_file_makes_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,17 +42,26 @@ COUNTING = """
 import gc, json
 from sandyard.starting import importing, uncollected
 kept = []
-first = gc.get_freeze_count()
-with uncollected():
-    kept.append([[] for _ in range(10_000)])
-    off = gc.isenabled()
-alone = gc.get_freeze_count() - first
+def frozen(of):
+    before = gc.get_freeze_count()
+    with of():
+        kept.append([[] for _ in range(10_000)])
+        off = gc.isenabled()
+    return [gc.get_freeze_count() - before >= 10_000, off, gc.isenabled()]
+print(json.dumps([frozen(uncollected), frozen(importing), frozen(uncollected)]))
+"""
+
+REPLACED = """
+import ssl
+class Other(ssl.SSLContext):
+    def set_default_verify_paths(self):
+        pass
+ssl.SSLContext = Other  # as truststore does
+own = Other.set_default_verify_paths
+from sandyard.starting import importing
 with importing():
-    pass
-imported = gc.get_freeze_count()
-with uncollected():
-    kept.append([[] for _ in range(10_000)])
-print(json.dumps([off, alone, imported > first, gc.get_freeze_count() - imported >= 10_000, gc.isenabled()]))
+    inside = ssl.SSLContext.set_default_verify_paths
+print(inside is own, ssl.SSLContext.set_default_verify_paths is own)
 """
 
 
@@ -82,4 +91,9 @@ def test_a_client_trusts_whom_the_machine_trusts_though_it_reads_that_only_when_
 
 def test_what_a_process_of_ours_has_started_with_is_never_looked_at_again_and_a_guests_process_is_left_alone() -> None:
     done = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(done.stdout) == [False, 0, True, True, True]
+    assert json.loads(done.stdout) == [[False, False, True], [True, False, True], [True, False, True]]
+
+
+def test_whoever_has_put_another_context_in_the_place_of_pythons_keeps_it() -> None:
+    done = subprocess.run([sys.executable, "-c", REPLACED], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "True True\n"
