@@ -1,11 +1,11 @@
 """Where the certificate authority of this installation is. What makes it is apart: much to import, and few have one."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class Authority:
+
+class Authority(msgspec.Struct, frozen=True):
     """Where an installation keeps its authority."""
 
     folder: Path

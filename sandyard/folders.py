@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 SCHEME = "host:"
 """How a request names a folder of the host where others name a volume: `host:/absolute/path`."""
@@ -10,16 +11,14 @@ SETTING = "SANDYARD_HOST_FOLDERS"
 READ_ONLY = ":ro"
 
 
-@dataclass(frozen=True, slots=True)
-class HostFolder:
+class HostFolder(msgspec.Struct, frozen=True):
     """A folder that may be mounted, with everything below it."""
 
     path: str
     read_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(msgspec.Struct, frozen=True):
     """Where a path that may be mounted really is."""
 
     root: str

@@ -3,8 +3,9 @@
 import ipaddress
 import socket
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
+
+import msgspec
 
 
 def host_name(host: str) -> str:
@@ -19,8 +20,7 @@ ANY = "*"
 """Among the allowed names: do not look at the Host header at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class HostRules:
+class HostRules(msgspec.Struct, frozen=True):
     """Accepts loopback, `localhost` and what lies below it, the machine's own name, the address that was connected to,
     and the names given, each with its subdomains (previews live there)."""
 

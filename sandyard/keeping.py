@@ -1,20 +1,19 @@
 """What a data directory keeps between runs: secrets, the lock of its one process, and where that one listens."""
 
 import fcntl
-import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
+
+import msgspec
 
 
 class DataDirectoryInUse(RuntimeError):
     """Another Sandyard runs on this data directory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(msgspec.Struct, frozen=True):
     """Where the Sandyard of a data directory can be reached."""
 
     pid: int
@@ -72,7 +71,7 @@ def announce(data_dir: Path, running: Running) -> Iterator[None]:
     """Let the other commands find us while we run."""
     path = data_dir / "running.json"
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps(asdict(running)), encoding="utf-8")
+    temporary.write_bytes(msgspec.json.encode(running))
     temporary.replace(path)
     try:
         yield
@@ -83,6 +82,6 @@ def announce(data_dir: Path, running: Running) -> Iterator[None]:
 def read_running(data_dir: Path) -> Running | None:
     """Who announced itself last; whether it still lives, `is_held` tells."""
     try:
-        return Running(**json.loads((data_dir / "running.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError, TypeError):
+        return msgspec.json.decode((data_dir / "running.json").read_bytes(), type=Running)
+    except (FileNotFoundError, ValueError):
         return None

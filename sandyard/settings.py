@@ -3,9 +3,10 @@
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
+
+import msgspec
 
 from sandyard.folders import HostFolder, parse_host_folders
 from sandyard_api.quotas.limits import GENEROUS, Limits, parse_limits
@@ -19,8 +20,7 @@ class InvalidSetting(ValueError):
     """A setting has a value that cannot be used; the message names the variable and what it takes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True):
     """What a Sandyard process is told. The variable of a field is `SANDYARD_` and its name in capitals.
 
     Any variable may end in `_FILE` and then names a file that holds the value, as container secrets do.
@@ -182,10 +182,10 @@ def read_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     environment = os.environ if environment is None else environment
     hints = get_type_hints(Settings)
     values: dict[str, Any] = {}
-    for item in fields(Settings):
-        text = _read(environment, PREFIX + item.name.upper())
+    for name in Settings.__struct_fields__:
+        text = _read(environment, PREFIX + name.upper())
         if text:
-            values[item.name] = _parse(item.name, hints[item.name], text)
+            values[name] = _parse(name, hints[name], text)
     values |= {name: value for name, value in overrides.items() if value is not None}
     for name, allowed in CHOICES.items():
         if name in values and values[name] not in allowed:

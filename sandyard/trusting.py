@@ -4,8 +4,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 SECONDS = 120
 MAC_KEYCHAIN = "/Library/Keychains/System.keychain"
@@ -15,8 +16,7 @@ class CannotTrust(RuntimeError):
     """The store cannot be changed; the message says what to do instead."""
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
+class Store(msgspec.Struct, frozen=True):
     """A kind of store: a folder for certificates, and the command that takes them in."""
 
     folder: Path

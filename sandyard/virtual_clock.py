@@ -4,14 +4,14 @@ Only what users see follows it: timestamps, timers, expiries. Heartbeats, leases
 are about this machine and go by `machine`; a frozen clock would otherwise stop the work that it waits for.
 """
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from sandyard.clock import Clock, SystemClock
 
 
-@dataclass(frozen=True, slots=True)
-class ClockState:
+class ClockState(msgspec.Struct, frozen=True):
     """Where virtual time stands: `frozen_at`, or `offset_seconds` away from the machine's time."""
 
     frozen_at: datetime | None = None

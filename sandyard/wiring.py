@@ -4,10 +4,10 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 from cryptography.fernet import Fernet
 
@@ -42,8 +42,7 @@ RUNNER_SECONDS = 30.0
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
+class Secrets(msgspec.Struct, frozen=True):
     """What the parts show each other and keep from everyone else."""
 
     api_key: str
@@ -51,8 +50,7 @@ class Secrets:
     encryption_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
+class Embedded(msgspec.Struct, frozen=True):
     """A whole Sandyard in this process."""
 
     url: str
@@ -180,8 +178,7 @@ async def _wait_for_runner(plane: ControlPlane) -> None:
         log.warning("runner_not_at_work", seconds=RUNNER_SECONDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Secure:
+class Secure(msgspec.Struct, frozen=True):
     """The https side of the public origin."""
 
     listener: socket.socket

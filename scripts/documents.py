@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import get_type_hints
+
+import msgspec
 
 from sandyard.settings import PREFIX, Settings
 from sandyard_api.coverage import render as coverage
@@ -27,7 +28,7 @@ def _settings_lines() -> Iterator[str]:
     yield "| variable | default | meaning |"
     yield "|---|---|---|"
     hints = get_type_hints(Settings, include_extras=True)
-    for item in fields(Settings):
+    for item in msgspec.structs.fields(Settings):
         default = "" if item.default in (None, (), False, GENEROUS) else f"`{item.default}`"
         default = default.replace(str(Path.home()), "~")
         yield f"| `{PREFIX}{item.name.upper()}` | {default} | {hints[item.name].__metadata__[0]} |"

@@ -1,7 +1,8 @@
 """What the control plane is told at start. Who reads the environment is not here but in `sandyard.settings`."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard.folders import HostFolder
 from sandyard_api.quotas.limits import GENEROUS, Limits
@@ -9,8 +10,7 @@ from sandyard_api.rates.limits import Rates
 from sandyard_api.storage.s3_options import S3Options
 
 
-@dataclass(frozen=True, slots=True)
-class ControlPlaneOptions:
+class ControlPlaneOptions(msgspec.Struct, frozen=True):
     """Plain values; everything with a lifetime is passed beside them."""
 
     api_key: str

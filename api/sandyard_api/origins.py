@@ -2,9 +2,10 @@
 
 import ipaddress
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from sandyard.hosts import HostRules
 from sandyard_api.errors import BadRequest, ForeignHost
@@ -14,8 +15,7 @@ DAEMON_PORT = 2280
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Scheme and authority under which a client reaches us, such as `http` and `127.0.0.1:3986`."""
 
     scheme: str

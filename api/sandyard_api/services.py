@@ -1,8 +1,8 @@
 """Every service of the control plane, each given what it needs; handlers ask for them by name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
+import msgspec
 from litestar.di import Provide
 
 from sandyard.bus import Bus
@@ -64,8 +64,7 @@ CHANNEL_SANDBOXES = "sandboxes"
 """Hint between replicas: a sandbox changed. Payload: its id."""
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
+class Services(msgspec.Struct, frozen=True):
     """What handlers can ask for, by the name of the argument."""
 
     database: Database
@@ -111,7 +110,9 @@ class Services:
 
     def dependencies(self) -> dict[str, Provide]:
         """As the router takes them."""
-        functions: dict[str, Callable[..., object]] = {name: _give(getattr(self, name)) for name in self.__slots__} | {
+        functions: dict[str, Callable[..., object]] = {
+            name: _give(getattr(self, name)) for name in self.__struct_fields__
+        } | {
             "grant": provide_grant,
             "origin": provide_origin,
             "key": provide_key,

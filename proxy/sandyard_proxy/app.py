@@ -4,9 +4,9 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+import msgspec
 import structlog
 
 from sandyard.bus import Bus
@@ -88,8 +88,7 @@ async def open_proxy(
         await routes.close()
 
 
-@dataclass(frozen=True, slots=True)
-class _Proxy:
+class _Proxy(msgspec.Struct, frozen=True):
     control_plane: App
     routes: RouteTable
     sandboxes: SandboxRoutes

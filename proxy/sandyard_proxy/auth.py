@@ -8,9 +8,10 @@ A signed file URL opens its one file to a request that has nothing else.
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+
+import msgspec
 
 from sandyard.hosts import same_origin
 from sandyard_api.jobs.wire import Route
@@ -45,8 +46,7 @@ class Credential(Enum):
     SIGNATURE = "signature"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A request that was let in."""
 
     route: Route

@@ -6,11 +6,11 @@ Nothing is buffered beyond `HIGH_WATER`; the parser is httptools, which costs a 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import cast
 
 import httptools
+import msgspec
 
 from sandyard_proxy.asgi import Headers
 from sandyard_proxy.errors import BrokenExchange, NotDelivered
@@ -21,12 +21,11 @@ LOW_WATER = 1 << 18
 MAX_HEAD_BYTES = 1 << 18
 
 
-@dataclass(slots=True)
-class ResponseHead:
+class ResponseHead(msgspec.Struct):
     """Status line and headers of an answer."""
 
     status: int = 0
-    headers: Headers = field(default_factory=list)
+    headers: Headers = msgspec.field(default_factory=list)
 
 
 class HttpConnection(asyncio.Protocol):

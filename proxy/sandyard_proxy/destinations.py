@@ -2,9 +2,10 @@
 
 import posixpath
 import re
-from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qsl, unquote, unquote_to_bytes
+
+import msgspec
 
 from sandyard.hosts import HostRules, host_name
 from sandyard_proxy.asgi import Scope, header, raw_path, text_header
@@ -35,8 +36,7 @@ class Mount(Enum):
 PREVIEWS = frozenset({Mount.PREVIEW, Mount.PATH})
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(msgspec.Struct, frozen=True):
     """A request that is for a sandbox."""
 
     mount: Mount

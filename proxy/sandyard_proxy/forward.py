@@ -4,8 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from http import HTTPStatus
+
+import msgspec
 
 from sandyard_daemon.wire import OWN_ERROR_HEADER
 from sandyard_proxy.asgi import Headers, Message, Receive, Send, end_to_end, header
@@ -17,8 +18,7 @@ Lend = Callable[[], AbstractAsyncContextManager[HttpConnection]]
 """Gives a connection for one exchange."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
+class Outgoing(msgspec.Struct, frozen=True):
     """A request as the peer shall see it. Headers are end-to-end ones, without framing."""
 
     method: str
@@ -26,8 +26,7 @@ class Outgoing:
     headers: Headers
 
 
-@dataclass(slots=True)
-class _Upload:
+class _Upload(msgspec.Struct):
     """The client's side while its request is carried over."""
 
     chunked: bool

@@ -1,11 +1,11 @@
 """What the proxy is told when it is opened."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class ProxyOptions:
+
+class ProxyOptions(msgspec.Struct, frozen=True):
     """Settings of one proxy. All have been validated by whoever read them."""
 
     doors_dir: Path

@@ -1,8 +1,9 @@
 """Requests for a sandbox: who may, whether it runs, and then to its daemon, or to the logs that the proxy serves."""
 
-from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import urlsplit
+
+import msgspec
 
 from sandyard_api.jobs.wire import Route
 from sandyard_proxy.activity import Activity
@@ -63,7 +64,7 @@ class SandboxRoutes:
                 await self._deliver_again(scope, Replay(receive), send, destination, Entry(route, entry.credential))
             except DoorUnreachable:
                 # It may have been stopped since the route was remembered; that is the better answer then.
-                await self._running(replace(route, state="unreachable"), destination)
+                await self._running(msgspec.structs.replace(route, state="unreachable"), destination)
                 self._routes.forget(route.sandbox_id)
                 raise
 
@@ -76,7 +77,7 @@ class SandboxRoutes:
         except NotDelivered:
             if send.begun or not receive.rewind():
                 raise
-            route = await self._running(replace(entry.route, state="unreachable"), destination)
+            route = await self._running(msgspec.structs.replace(entry.route, state="unreachable"), destination)
             await self._deliver(scope, receive, send, destination, Entry(route, entry.credential))
 
     async def _deliver(

@@ -7,8 +7,9 @@ import base64
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from urllib.parse import parse_qsl
+
+import msgspec
 
 from sandyard_proxy.asgi import Scope
 from sandyard_proxy.destinations import Destination, Mount
@@ -22,8 +23,7 @@ _EXPIRES = re.compile(r"\d{1,15}", re.ASCII)
 _FIELDS = ("path", "expires", "signature")
 
 
-@dataclass(frozen=True, slots=True)
-class SignedUrl:
+class SignedUrl(msgspec.Struct, frozen=True):
     """What a URL claims; nothing of it is checked yet."""
 
     text: bytes

@@ -4,8 +4,8 @@ import asyncio
 import base64
 import hashlib
 import os
-from dataclasses import dataclass, field
 
+import msgspec
 from wsproto.connection import Connection, ConnectionType
 from wsproto.events import BytesMessage, CloseConnection, Event, Ping, TextMessage
 from wsproto.frame_protocol import CloseReason
@@ -85,16 +85,15 @@ async def _refuse(scope: Scope, send: Send, connection: HttpConnection, head: Re
     await send({"type": "websocket.http.response.body", "body": b""})
 
 
-@dataclass(slots=True)
-class _Bridge:
+class _Bridge(msgspec.Struct):
     """The two directions of an open tunnel. The first that ends ends the other."""
 
     connection: HttpConnection
     receive: Receive
     send: Send
-    frames: Connection = field(default_factory=lambda: Connection(ConnectionType.CLIENT))
-    parts: list[bytes | bytearray] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    frames: Connection = msgspec.field(default_factory=lambda: Connection(ConnectionType.CLIENT))
+    parts: list[bytes | bytearray] = msgspec.field(default_factory=list)
+    texts: list[str] = msgspec.field(default_factory=list)
     size: int = 0
 
     async def run(self) -> None:

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
 from http import HTTPStatus
 
+import msgspec
 import structlog
 
 from sandyard_api.jobs.client import ControlPlane, ControlPlaneUnreachable, LeaseVoid
@@ -134,7 +134,7 @@ class Actions:
         await self._progress(job, Observed.RESTORING)
         if not await self._keeper().has_image(image):
             raise RuntimeFailure(f"No valid backup snapshot found: {image} is not on this machine any more")
-        await self._runtime.create(replace(job.spec, image=image))
+        await self._runtime.create(msgspec.structs.replace(job.spec, image=image))
 
     async def _fetch_image(self, job: Job) -> None:
         spec = job.spec

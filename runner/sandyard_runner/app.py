@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 
+import msgspec
 import structlog
 
 from sandyard.bus.contract import Bus, BusError
@@ -39,8 +39,7 @@ class Leave(StrEnum):
     REMOVE = "remove"
 
 
-@dataclass(frozen=True, slots=True)
-class RunnerOptions:
+class RunnerOptions(msgspec.Struct, frozen=True):
     """What a runner is told."""
 
     runner_id: str
@@ -53,8 +52,7 @@ class RunnerOptions:
     reconcile_seconds: float = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class Runner:
+class Runner(msgspec.Struct, frozen=True):
     """A running runner."""
 
     app: App

@@ -25,8 +25,9 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.errors import BundleError
 
@@ -60,8 +61,7 @@ _LIBRARY_LINE = re.compile(r"^\s*(\S+) => (/\S+)")
 _LOADER_TIMEOUT_SECONDS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """A finished bundle on disk."""
 
     path: Path
@@ -90,8 +90,7 @@ class Bundle:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     """One file of the bundle: where it goes, and what it is made from."""
 
     target: str

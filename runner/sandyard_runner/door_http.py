@@ -5,11 +5,11 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h11
+import msgspec
 
 from sandyard_daemon.wire import DOOR_HEADER
 from sandyard_runner.doors import open_door
@@ -20,16 +20,14 @@ HEAD_TIMEOUT_SECONDS = 10.0
 MAX_JSON_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Door:
+class Door(msgspec.Struct, frozen=True):
     """Where a daemon listens, and what its door asks for."""
 
     path: Path
     secret: str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """The head of an answer, and its body as it arrives."""
 
     status: int

@@ -5,10 +5,11 @@ import contextlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
-from dataclasses import asdict, astuple
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import unquote
+
+import msgspec
 
 from sandyard_runner.door_http import Door, ask_json
 from sandyard_runner.doors import open_door
@@ -47,7 +48,7 @@ def create_app(relay: Relay, find_door: FindDoor, usage_of: UsageOf, token: str)
         elif scope["type"] == "http" and len(parts) == 2 and parts[0] == "environment":
             await _change_environment(find_door(parts[1]), receive, send)
         elif scope["type"] == "http" and len(parts) == 2 and parts[0] == "usage":
-            await _answer(send, 200, {"samples": [astuple(sample) for sample in usage_of(parts[1])]})
+            await _answer(send, 200, {"samples": [msgspec.structs.astuple(sample) for sample in usage_of(parts[1])]})
         elif scope["type"] == "http" and parts == ["health"]:
             await _answer(send, 200, {"status": "ok", "tails": relay.tails})
         else:
@@ -103,7 +104,7 @@ async def _send_ticks(relay: Relay, parts: list[str], send: Send) -> None:
     _, sandbox_id, session_id, command_id = parts
     async with contextlib.aclosing(relay.ticks(sandbox_id, session_id, command_id)) as ticks:
         async for tick in ticks:
-            line = json.dumps(asdict(tick)).encode() + b"\n"
+            line = msgspec.json.encode(tick) + b"\n"
             await send({"type": "http.response.body", "body": line, "more_body": True})
     await send({"type": "http.response.body", "body": b""})
 

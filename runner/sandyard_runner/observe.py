@@ -4,10 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 from sandyard.clock import Clock
@@ -328,7 +328,9 @@ class _Records:
     def ended(self, at: datetime) -> tuple[list[SessionRecord], list[CommandRecord]]:
         """What is still open, ended by force."""
         sessions = [SessionRecord(self._sandbox_id, key, began, ended_at=at) for key, began in self._sessions.items()]
-        commands = [replace(record, finished_at=at, exit_code=KILLED) for record in self._commands.values()]
+        commands = [
+            msgspec.structs.replace(record, finished_at=at, exit_code=KILLED) for record in self._commands.values()
+        ]
         self._sessions.clear()
         self._commands.clear()
         return sessions, commands

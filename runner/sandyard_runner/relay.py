@@ -3,9 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from urllib.parse import quote
 
+import msgspec
 import structlog
 
 from sandyard.bus.contract import Bus, BusError
@@ -68,8 +68,7 @@ class FrameCutter:
         return messages
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
+class _Key(msgspec.Struct, frozen=True):
     sandbox_id: str
     session_id: str
     command_id: str

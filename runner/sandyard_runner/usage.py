@@ -3,8 +3,8 @@
 import asyncio
 from array import array
 from collections.abc import Sequence
-from dataclasses import astuple, fields
 
+import msgspec
 import structlog
 
 from sandyard.clock import Clock
@@ -20,7 +20,7 @@ KEPT_SAMPLES = 720
 ANSWER_SECONDS = 2.0
 """One that does not answer, such as a paused one, has no sample for that minute."""
 AT_ONCE = 8
-WIDTH = len(fields(UsageSample))
+WIDTH = len(UsageSample.__struct_fields__)
 
 log = structlog.get_logger(__name__)
 
@@ -85,5 +85,5 @@ class Usage:
             log.debug("no_usage", sandbox_id=sandbox_id, reason=repr(error))
             return
         rows = self._kept.setdefault(sandbox_id, array("d"))
-        rows.extend(astuple(sample))
+        rows.extend(msgspec.structs.astuple(sample))
         del rows[: -KEPT_SAMPLES * WIDTH]

@@ -11,8 +11,9 @@ import secrets
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard.folders import SETTING, HostFolder, grant
 from sandyard_api.jobs.wire import Mount
@@ -27,8 +28,7 @@ Identity = tuple[str, str]
 """Device, and path below the root of its file system: the same in every mount namespace. *Source:* proc(5)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A folder to be mounted, which exists."""
 
     target: str

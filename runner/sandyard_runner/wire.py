@@ -20,8 +20,9 @@ closed, 1011 when the door could not be opened.
 Log bytes go over the bus on channel `log_channel(sandbox_id, command_id)` as `sandyard_daemon.wire` log frames.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 def log_channel(sandbox_id: str, command_id: str) -> str:
@@ -29,8 +30,7 @@ def log_channel(sandbox_id: str, command_id: str) -> str:
     return f"logs:{sandbox_id}:{command_id}"
 
 
-@dataclass(frozen=True, slots=True)
-class RelayTick:
+class RelayTick(msgspec.Struct, frozen=True):
     """What the runner knows of a log. Offsets count payload bytes of both streams in arrival order."""
 
     offset: int
@@ -42,8 +42,7 @@ class RelayTick:
     """Why the log cannot be followed any more (sandbox deleted, daemon gone); the last tick."""
 
 
-@dataclass(frozen=True, slots=True)
-class UsageSample:
+class UsageSample(msgspec.Struct, frozen=True):
     """What a sandbox used at a moment. Sizes in bytes; limits are what it could use at the most."""
 
     at: float
@@ -68,8 +67,7 @@ class Enforcement(StrEnum):
     REFUSED = "refused"  # asking for it is an error
 
 
-@dataclass(frozen=True, slots=True)
-class Capability:
+class Capability(msgspec.Struct, frozen=True):
     """One row of the table `GET /_sandyard/capabilities`, `sandyard doctor` and the documents show."""
 
     name: str

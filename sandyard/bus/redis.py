@@ -5,9 +5,9 @@ import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import redis.asyncio as redis
 import structlog
 from redis.asyncio.retry import Retry
@@ -29,10 +29,9 @@ COUNTS = "sandyard:counts:"
 COUNTED_SECONDS = 86400
 
 
-@dataclass(slots=True)
-class _Channel:
-    queues: list[MessageQueue] = field(default_factory=list)
-    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
+class _Channel(msgspec.Struct):
+    queues: list[MessageQueue] = msgspec.field(default_factory=list)
+    confirmed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
 
 
 class RedisBus:

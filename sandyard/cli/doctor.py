@@ -5,12 +5,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +37,7 @@ class Finding(StrEnum):
 STYLES = {Finding.GOOD: "green", Finding.LIMITED: "yellow", Finding.BAD: "red"}
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One line of the report."""
 
     name: str
@@ -66,8 +65,7 @@ def doctor(**options: Any) -> None:
         sys.exit(1)
 
 
-@dataclass(frozen=True, slots=True)
-class _Tried:
+class _Tried(msgspec.Struct, frozen=True):
     """What came of opening a runtime."""
 
     check: Check
@@ -83,7 +81,7 @@ ADVICE = {
 async def _try(settings: Settings, name: str) -> _Tried:
     """Open the runtime in a directory of its own, so that nothing of a running Sandyard is touched."""
     with tempfile.TemporaryDirectory(prefix="sandyard-doctor-") as own:
-        trial = replace(settings, runtime=name, data_dir=Path(own), doors_dir=None)
+        trial = msgspec.structs.replace(settings, runtime=name, data_dir=Path(own), doors_dir=None)
         try:
             async with open_runtime(trial, keep_running=False) as runtime:
                 found = f"works ({settings.isolation})" if name == "local" else "the engine answers"

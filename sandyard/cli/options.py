@@ -1,11 +1,11 @@
 """Options that several commands share, and the settings they come to."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from sandyard.settings import CHOICES, InvalidSetting, Settings, read_settings
 
@@ -57,7 +57,7 @@ def settings_of(**options: object) -> Settings:
         settings = read_settings(None, **options)
     except InvalidSetting as error:
         raise click.UsageError(str(error)) from error
-    return replace(settings, data_dir=settings.data_dir.expanduser().absolute())
+    return msgspec.structs.replace(settings, data_dir=settings.data_dir.expanduser().absolute())
 
 
 ALL = (

@@ -5,11 +5,11 @@ import os
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 from sandyard.cli.lifetime import run as run_loop
 from sandyard.cli.lifetime import say, told_to_end
@@ -36,16 +36,16 @@ NOT_FOUND = 127
 @click.argument("command", nargs=-1, type=click.UNPROCESSED, required=True)
 def run(command: tuple[str, ...], isolate: bool, **options: Any) -> None:
     """Start Sandyard on a free port, run COMMAND with its URL and key set, remove everything, exit as COMMAND did."""
-    settings = replace(settings_of(**options), port=0)
+    settings = msgspec.structs.replace(settings_of(**options), port=0)
     if isolate:
-        settings = replace(settings, journal=True)
+        settings = msgspec.structs.replace(settings, journal=True)
         if (there := sandyard_there()) is not None:
             raise SystemExit(run_loop(_run_isolated(there, command), log_level=settings.log_level))
     if options["data_dir"] is not None:
         raise SystemExit(run_loop(_run(settings, command, isolate), log_level=settings.log_level))
     # A directory of its own, so that a `sandyard up` beside us is not in the way.
     with tempfile.TemporaryDirectory(prefix="sandyard-run-") as own:
-        settings = replace(settings, data_dir=Path(own))
+        settings = msgspec.structs.replace(settings, data_dir=Path(own))
         raise SystemExit(run_loop(_run(settings, command, isolate), log_level=settings.log_level))
 
 

@@ -3,15 +3,14 @@
 *Source:* the public threads that control-plane.md 27 and toolbox-daemon.md 17 list; each quirk names its own.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 from sandyard.faults.rules import Close, Rewrite, Rule, RunnerGone, Slice, Status, Uncounted
 
 MARK = "quirk:"
 
 
-@dataclass(frozen=True, slots=True)
-class Quirk:
+class Quirk(msgspec.Struct, frozen=True):
     """One of them."""
 
     name: str

@@ -4,7 +4,8 @@ import fnmatch
 import random
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from sandyard.bus import Bus
 from sandyard.faults.rules import ON_RUNNER, Rule
@@ -14,8 +15,7 @@ SEEN, THROWN, FIRED = "seen", "thrown", "fired"
 """What is counted of a rule: requests that it met, throws of its dice, and how often it was to fire."""
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What is known of one request, or of one image to be fetched."""
 
     organization_id: str | None
@@ -24,11 +24,10 @@ class Facts:
     operation: str | None = None
     sandbox_id: str | None = None
     sandbox_name: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """A rule, whose it is, and how often it came to anything."""
 
     id: str

@@ -13,10 +13,11 @@ import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
-from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from sandyard import __version__
 from sandyard.saving import database, files
@@ -33,8 +34,7 @@ CHUNK = 1 << 20
 MAX_MANIFEST_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Manifest:
+class Manifest(msgspec.Struct, frozen=True):
     """What is in the file."""
 
     format: int
@@ -45,12 +45,11 @@ class Manifest:
     sandboxes: list[str]
     """Local ones, whose folders are in it."""
     hashes: dict[str, str]
-    containers: list[str] = field(default_factory=list)
+    containers: list[str] = msgspec.field(default_factory=list)
     """Sandboxes in containers, whose images are in it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """One Sandyard that is not running."""
 
     data_dir: Path
@@ -99,7 +98,7 @@ async def save(target: Path, place: Place, *, may_miss_files: bool = False) -> M
             {path.name: await asyncio.to_thread(_hash, path) for path in parts},
             contained,
         )
-        (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2), encoding="utf-8")
+        (folder / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         whole = folder / "whole"
         await asyncio.to_thread(_assemble, whole, [folder / MANIFEST, *parts])
         whole.replace(target)
@@ -200,7 +199,7 @@ def _manifest(archive: tarfile.TarFile) -> Manifest:
         told: dict[str, Any] = json.loads(stream.read(MAX_MANIFEST_BYTES))
         if told["format"] != FORMAT:
             raise BadArchive(f"the file has format {told['format']}, this version reads {FORMAT}")
-        manifest = Manifest(**told)
+        manifest = msgspec.convert(told, Manifest)
     except (ValueError, KeyError, TypeError) as error:
         raise BadArchive(f"the manifest cannot be read: {error}") from error
     if manifest.schema != newest_revision():

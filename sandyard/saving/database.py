@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Table, delete, func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -71,10 +71,10 @@ def specs(source: Path, images: Mapping[str, str]) -> list[SandboxSpec]:
                 table = METADATA.tables[name]
                 # Its sealed columns are open in the file; the door's secret is new at every start.
                 row = Sandbox(**{column: _in(table, column, value, None) for column, value in values.items()})
-                found.append((row, replace(spec_of(row, door_secret=""), image=images[row.id])))
+                found.append((row, msgspec.structs.replace(spec_of(row, door_secret=""), image=images[row.id])))
     return [
         # Whose network of linked sandboxes it is in: its owner's, or its own where others are in it.
-        replace(spec, link=row.linked_sandbox_id or (row.id if row.id in owners else None))
+        msgspec.structs.replace(spec, link=row.linked_sandbox_id or (row.id if row.id in owners else None))
         for row, spec in found
     ]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from cryptography.fernet import Fernet
 from yarl import URL
@@ -93,7 +94,7 @@ def options(**changes: Any) -> ControlPlaneOptions:
     base = ControlPlaneOptions(
         api_key=API_KEY, internal_token=INTERNAL_TOKEN, encryption_key=ENCRYPTION_KEY, wait_seconds=20.0
     )
-    return dataclasses.replace(base, **changes)
+    return msgspec.structs.replace(base, **changes)
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 import json
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from urllib.parse import parse_qs, unquote
 
 import pytest
 from aiohttp import web
+from msgspec.structs import replace
 
 from sandyard.clock import ManualClock, SystemClock
 from sandyard.ids import SeededIds

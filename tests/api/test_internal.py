@@ -2,11 +2,11 @@
 
 import asyncio
 import base64
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 
 from sandyard.clock import ManualClock, SystemClock
 from sandyard_api.jobs.client import (

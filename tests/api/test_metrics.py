@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
 import daytona_api_client as client
 import pytest
+from msgspec.structs import astuple
 
 from sandyard.serving import listen_unix, serve
 from sandyard_runner.wire import UsageSample

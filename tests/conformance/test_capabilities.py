@@ -1,12 +1,12 @@
 """One suite over every runtime for what lies beside `Runtime`: `CanCommit`, `CanPause`, `CanResize`."""
 
 import asyncio
-import dataclasses
 import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from sandyard_api.jobs.wire import Resources, SandboxSpec
@@ -31,7 +31,7 @@ async def image(runtime: Runtime) -> AsyncIterator[str]:
 
 
 async def started(runtime: Runtime, **changes: object) -> SandboxSpec:
-    spec = dataclasses.replace(a_spec(), **changes)  # type: ignore[arg-type]
+    spec = msgspec.structs.replace(a_spec(), **changes)
     await runtime.create(spec)
     await runtime.start(spec)
     return spec

@@ -1,10 +1,10 @@
 """What every runtime that mounts promises of volumes and of the host's folders (`runtime.contract.CanMount`)."""
 
-import dataclasses
 import json
 import uuid
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandyard_api.jobs.wire import Mount, SandboxSpec
@@ -26,7 +26,7 @@ def mounts(runtime: Runtime) -> bool:
 
 
 def with_mounts(*wanted: Mount) -> SandboxSpec:
-    return dataclasses.replace(a_spec(), mounts=wanted)
+    return msgspec.structs.replace(a_spec(), mounts=wanted)
 
 
 def a_volume() -> str:
@@ -95,8 +95,8 @@ async def test_what_is_in_a_volume_is_in_no_image_of_the_sandbox(mounting: Runti
     parent = await started(mounting, mount)
     await said(mounting, parent, "echo shared > /data/file; echo own > /tmp/own")
     await mounting.commit(parent.sandbox_id, image)
-    bare = dataclasses.replace(a_spec(), image=image)
-    child = dataclasses.replace(a_spec(), image=image, mounts=(mount,))
+    bare = msgspec.structs.replace(a_spec(), image=image)
+    child = msgspec.structs.replace(a_spec(), image=image, mounts=(mount,))
     try:
         for spec in (bare, child):
             await mounting.create(spec)
@@ -177,7 +177,7 @@ async def test_links_of_the_sandboxs_own_on_the_way_to_a_mount_lead_nowhere_else
     outside = tmp_path / "outside"
     spec = await started(mounting, Mount("/data/inner", volume_id=a_volume()))
     await mounting.stop(spec.sandbox_id)
-    bare = dataclasses.replace(spec, mounts=())
+    bare = msgspec.structs.replace(spec, mounts=())
     if mounting.name == "docker":
         pytest.skip("the engine resolves them inside the container's root")
     await mounting.start(bare)
@@ -185,7 +185,7 @@ async def test_links_of_the_sandboxs_own_on_the_way_to_a_mount_lead_nowhere_else
     await mounting.stop(spec.sandbox_id)
     for path in ("/tmp/astray/deep", "/tmp/file"):
         with pytest.raises(RuntimeFailure, match="nothing can be mounted at"):
-            await mounting.start(dataclasses.replace(spec, mounts=(Mount(path, volume_id=a_volume()),)))
+            await mounting.start(msgspec.structs.replace(spec, mounts=(Mount(path, volume_id=a_volume()),)))
     assert not outside.exists()
-    await mounting.start(dataclasses.replace(spec, mounts=(Mount("/tmp/way/deep", volume_id=a_volume()),)))
+    await mounting.start(msgspec.structs.replace(spec, mounts=(Mount("/tmp/way/deep", volume_id=a_volume()),)))
     await said(mounting, spec, "touch /tmp/way/deep/file && ls /srv/deep/file")

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import uuid
 
+import msgspec
 import pytest
 
 from sandyard_api.jobs.wire import SandboxSpec
@@ -52,7 +52,7 @@ async def test_a_started_sandbox_runs_and_its_daemon_answers_on_its_door(runtime
     assert await state_of(runtime, spec.sandbox_id) is PresentState.RUNNING
     if has_daemon(runtime):
         assert await health(runtime, spec) == 200
-        wrong = dataclasses.replace(spec, door_secret="x" * 32)
+        wrong = msgspec.structs.replace(spec, door_secret="x" * 32)
         assert await health(runtime, wrong) == 401
 
 
@@ -95,7 +95,7 @@ async def test_a_stopped_sandbox_starts_again_with_another_secret(runtime: Runti
     await runtime.start(spec)
     await runtime.stop(spec.sandbox_id, force=True)
     assert await state_of(runtime, spec.sandbox_id) is PresentState.STOPPED
-    renewed = dataclasses.replace(spec, door_secret="t" * 32)
+    renewed = msgspec.structs.replace(spec, door_secret="t" * 32)
     await runtime.start(renewed)
     if has_daemon(runtime):
         assert (await health(runtime, renewed), await health(runtime, spec)) == (200, 401)

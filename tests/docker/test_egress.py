@@ -3,10 +3,10 @@
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sandyard_api.jobs.wire import SandboxSpec, SecretGrant
 from sandyard_runner.runtime.docker import DockerOptions, open_docker_runtime, remove_everything

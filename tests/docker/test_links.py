@@ -2,10 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.runtime.docker import DockerOptions, open_docker_runtime, remove_everything

@@ -6,7 +6,6 @@ import io
 import json
 import secrets
 import tarfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -204,8 +203,7 @@ async def test_running_out_of_memory_is_named(runtime: DockerRuntime) -> None:
     assert event.reason == "killed: out of memory"
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenBundle(Bundle):
+class BrokenBundle(Bundle, frozen=True):
     """Its daemon says something and ends."""
 
     def command(self, mount_point: str, *daemon_args: str) -> list[str]:

@@ -4,11 +4,12 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
+
+from msgspec.structs import replace
 
 from sandyard.bus import Bus
 from sandyard.serving import listen_unix, serve

@@ -1,11 +1,11 @@
 """Preview hosts and WebSockets: who may, what the app behind sees, and what comes back."""
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import aiohttp
 import pytest
+from msgspec.structs import replace
 from yarl import URL
 
 from sandyard_api.jobs.wire import CHANNEL_ROUTES

@@ -2,11 +2,11 @@
 
 import asyncio
 import time
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 import pytest
+from msgspec.structs import replace
 from yarl import URL
 
 from sandyard_api.jobs.wire import CHANNEL_ROUTES

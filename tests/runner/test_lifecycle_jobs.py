@@ -1,9 +1,9 @@
 """Jobs beyond create, start, stop and destroy: what they do to the runtime, repeated and when something fails."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
 from sandyard.clock import ManualClock
@@ -36,7 +36,7 @@ def actions(runtime: Any, control_plane: ScriptedControlPlane) -> Actions:
 async def do(
     runtime: Any, control_plane: ScriptedControlPlane, kind: JobKind, spec: SandboxSpec | None = None, **changes: Any
 ) -> JobResult:
-    job: Job = dataclasses.replace(a_job(kind, spec), **changes)
+    job: Job = msgspec.structs.replace(a_job(kind, spec), **changes)
     return await actions(runtime, control_plane).act(job)
 
 
@@ -104,7 +104,7 @@ async def test_a_fork_begins_with_an_image_of_its_parent_and_takes_it_along(
     running: MemoryRuntime, control_plane: ScriptedControlPlane
 ) -> None:
     image = "sandyard/fork:fork"
-    spec = dataclasses.replace(a_spec("fork", image=image), owned_images=("sandyard/archive:fork", image))
+    spec = msgspec.structs.replace(a_spec("fork", image=image), owned_images=("sandyard/archive:fork", image))
     result = await do(running, control_plane, JobKind.FORK, spec, source_id="sandbox-1")
     assert (result.ok, result.observed) == (True, Observed.STARTED)
     assert ("commit", "sandbox-1") in running.calls

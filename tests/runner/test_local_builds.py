@@ -7,10 +7,10 @@ import os
 import tarfile
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.errors import RuntimeFailure, Unsupported

@@ -5,13 +5,13 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from msgspec.structs import replace
 
 from sandyard_api.jobs.wire import SandboxSpec, SecretGrant
 from sandyard_runner.runtime.local import network as uplinks

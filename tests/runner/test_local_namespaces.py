@@ -8,10 +8,10 @@ import socket
 import subprocess
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_runner.door_http import Door, ask

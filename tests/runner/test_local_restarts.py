@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sandyard_api.jobs.wire import SandboxSpec
@@ -125,7 +126,7 @@ async def test_sandboxes_end_with_a_killed_sandyard_and_the_next_start_clears_aw
 
 
 async def test_sandboxes_that_shall_run_on_are_adopted_and_watched(place: Place) -> None:
-    options = dataclasses.replace(place.options, keep_running=True)
+    options = msgspec.structs.replace(place.options, keep_running=True)
     run = await asyncio.to_thread(Place(options).hold_and_kill)
     assert run.first.is_alive()
     async with open_local_runtime(options) as runtime:
@@ -141,7 +142,7 @@ async def test_sandboxes_that_shall_run_on_are_adopted_and_watched(place: Place)
 
 
 async def test_what_ran_on_is_ended_by_a_sandyard_that_does_not_keep_sandboxes_running(place: Place) -> None:
-    run = await asyncio.to_thread(Place(dataclasses.replace(place.options, keep_running=True)).hold_and_kill)
+    run = await asyncio.to_thread(Place(msgspec.structs.replace(place.options, keep_running=True)).hold_and_kill)
     assert run.first.is_alive()
     async with open_local_runtime(place.options) as runtime:
         await all_gone(run)

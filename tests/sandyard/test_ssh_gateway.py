@@ -1,10 +1,10 @@
 """The SSH gateway of a whole Sandyard: its key, its port, and going on without."""
 
 import socket
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sandyard.host_keys import new_host_key
 from sandyard.settings import InvalidSetting, Settings, read_settings

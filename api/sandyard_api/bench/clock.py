@@ -6,7 +6,6 @@ The state is a row that each replica reads at its start, and a hint on the bus t
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -40,8 +39,7 @@ MAX_MOVE = timedelta(days=36600)
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Moved:
+class Moved(msgspec.Struct, frozen=True):
     """What a move of the clock did."""
 
     steps: int

@@ -1,13 +1,13 @@
 """Every operation of the public API, and whether this version has it. `docs/coverage.md` is made from these facts."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard_api.coverage.absences import FIXTURES, Status, absence_of
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
+class Operation(msgspec.Struct, frozen=True):
     """A method on a path template under `/api`, by the id that the API description gives it."""
 
     method: str

@@ -1,10 +1,10 @@
 """The control plane's side of the runners: handing out work, and taking in what they report."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 from sqlalchemy import or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -245,7 +245,7 @@ class Dispatch:
                     sandbox.runner_id = request.runner_id
                 source = await self._source(db, row.kind, sandbox)
                 spec = await self._spec(db, sandbox, source)
-                jobs.append(self._job(row, replace(spec, link=await self._link(db, sandbox))))
+                jobs.append(self._job(row, msgspec.structs.replace(spec, link=await self._link(db, sandbox))))
             images = await self._snapshot_work.claim(db, request.runner_id, limit=limit - len(jobs))
         return Claimed(jobs, images)
 

@@ -1,6 +1,5 @@
 """Events for the sockets of an organization, from whatever replica something happened on."""
 
-from dataclasses import dataclass
 from typing import Self
 
 import msgspec
@@ -14,8 +13,7 @@ CHANNEL_EVENTS = "events"
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True):
     """One event for the sockets of one organization."""
 
     name: str

@@ -1,13 +1,13 @@
 """Short-lived logins at our own registry, which prove themselves: nothing of them is kept."""
 
 import hmac
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import msgspec
 from cryptography.fernet import InvalidToken
 
+from sandyard.concealing import Concealing
 from sandyard_api.sealing.service import Seal
 
 LIFETIME = timedelta(hours=1)
@@ -22,17 +22,17 @@ class Scope(StrEnum):
     """Reading alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLogin:
+class ImageLogin(Concealing, frozen=True):
     """What a client shows the registry."""
 
+    concealed = frozenset({"secret"})
+
     username: str
-    secret: str = field(repr=False)
+    secret: str
     expires_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class ImageGrant:
+class ImageGrant(msgspec.Struct, frozen=True):
     """What a valid login stands for: the repositories of one organization."""
 
     organization_id: str

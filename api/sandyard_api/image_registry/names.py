@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 MAX_NAME_LENGTH = 255
 COMPONENT = r"[a-z0-9]+(?:(?:\.|__|_|-+)[a-z0-9]+)*"
@@ -17,8 +18,7 @@ REFERENCE = re.compile(
 DEFAULT_TAG = "latest"
 
 
-@dataclass(frozen=True, slots=True)
-class Repository:
+class Repository(msgspec.Struct, frozen=True):
     """One organization's images of one name. Both parts fit the grammar, so that they can be parts of a path."""
 
     organization_id: str
@@ -31,8 +31,7 @@ class Repository:
         return f"{self.organization_id}/{self.name}"
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """An image by registry, repository and tag or digest."""
 
     host: str

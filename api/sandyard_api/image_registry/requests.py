@@ -4,9 +4,10 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qs, unquote
+
+import msgspec
 
 from sandyard_api.asgi import Receive, Scope, Send, body_of
 from sandyard_api.image_registry.answers import RegistryError
@@ -43,8 +44,7 @@ PATHS: Mapping[Kind, re.Pattern[str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """What a path names."""
 
     kind: Kind
@@ -82,8 +82,7 @@ class Target:
         return self.item
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(msgspec.Struct, frozen=True):
     """One request of somebody who may make it."""
 
     scope: Scope

@@ -1,9 +1,9 @@
 """The queue of jobs in the database: written in the transaction of the caller, claimed and ended under a lease."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 from sqlalchemy import and_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -26,8 +26,7 @@ async def void_open_job(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What a job is to do, beside for which sandbox; see `jobs.wire.Job`."""
 
     kind: JobKind
@@ -51,7 +50,7 @@ def add_job(
         force=order.force,
         image=order.image,
         source_id=order.source_id,
-        resources=asdict(order.resources) if order.resources else None,
+        resources=msgspec.structs.asdict(order.resources) if order.resources else None,
         stay_stopped=order.stay_stopped,
         attempts=0,
         reason="",

@@ -1,7 +1,6 @@
 """Messages between the control plane, which serves them, and runners and proxies, which send and read them.
 
-Frozen dataclasses of the standard library: importing them pulls in nothing. They only ever gain optional fields;
-unknown fields are ignored.
+They only ever gain optional fields; unknown fields are ignored.
 
 Paths, relative to the internal base URL; every request carries `Authorization: Bearer <internal token>`:
 
@@ -26,10 +25,12 @@ Paths, relative to the internal base URL; every request carries `Authorization: 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+import msgspec
+
+from sandyard.concealing import Concealing
 from sandyard_api.sandboxes.states import Desired, Observed
 
 CHANNEL_JOBS = "jobs"
@@ -68,8 +69,7 @@ class JobKind(StrEnum):
     RECOVER = "recover"  # whatever is missing of image, sandbox and run is made again; `Job.stay_stopped` ends before
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(msgspec.Struct, frozen=True):
     """How much of the machine a sandbox may use."""
 
     cpu: int
@@ -78,18 +78,18 @@ class Resources:
     disk_gib: int
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryLogin:
+class RegistryLogin(Concealing, frozen=True):
     """What a registry asks for, for images whose reference begins with `url`."""
+
+    concealed = frozenset({"password"})
 
     url: str
     """Host, port and path prefix, without a scheme."""
     username: str
-    password: str = field(repr=False)
+    password: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImageSource:
+class ImageSource(msgspec.Struct, frozen=True):
     """How an image is to be had."""
 
     reference: str | None
@@ -102,8 +102,7 @@ class ImageSource:
     logins: tuple[RegistryLogin, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(msgspec.Struct, frozen=True):
     """A folder that a sandbox shares with others: of a volume or, where the runner's setting allows it, of the host."""
 
     path: str
@@ -115,21 +114,23 @@ class Mount:
     """What of the folder is shown; empty is all of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class SecretGrant:
+class SecretGrant(Concealing, frozen=True):
     """A secret that a sandbox may use. Its value never enters the sandbox."""
+
+    concealed = frozenset({"value"})
 
     variable: str
     """Holds the placeholder inside."""
     placeholder: str
-    value: str = field(repr=False)
+    value: str
     hosts: tuple[str, ...] = ()
     """Where the value may be sent: names, or `*.` and one. None: anywhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class SandboxSpec:
+class SandboxSpec(Concealing, frozen=True):
     """Everything a runner needs to know of one sandbox; the same for each job of it."""
+
+    concealed = frozenset({"outbound_proxy_url"})
 
     sandbox_id: str
     organization_id: str
@@ -141,8 +142,8 @@ class SandboxSpec:
     snapshot: str | None = None
     user: str | None = None
     """OS user; `None` is the image's own."""
-    env: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     region: str = "local"
     cpu: int = 1
     """Cores."""
@@ -154,7 +155,7 @@ class SandboxSpec:
     domain_allow_list: tuple[str, ...] = ()
     """Names, or `*.` and one, whose addresses may be reached."""
     secrets: tuple[SecretGrant, ...] = ()
-    outbound_proxy_url: str | None = field(default=None, repr=False)
+    outbound_proxy_url: str | None = None
     """HTTP proxy through which its HTTP goes, with its credentials, which never enter the sandbox."""
     entrypoint: tuple[str, ...] | None = None
     """What to run instead of the image's own entrypoint."""
@@ -169,8 +170,7 @@ class SandboxSpec:
     """It was made before anybody asked for it: `organization_id` and `env` are told to its daemon at each start."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimRequest:
+class ClaimRequest(msgspec.Struct, frozen=True):
     """Ask for work."""
 
     runner_id: str
@@ -179,8 +179,7 @@ class ClaimRequest:
     """How long the answer may be held back when there is nothing to do; 0 answers at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """One piece of work, held under a lease until `lease_seconds` after the last progress."""
 
     id: str
@@ -200,16 +199,14 @@ class Job:
     """For `RECOVER`: do not start."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobProgress:
+class JobProgress(msgspec.Struct, frozen=True):
     """Extends the lease and, where `observed` is given, tells what the work has come to."""
 
     lease: str
     observed: Observed | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobResult:
+class JobResult(msgspec.Struct, frozen=True):
     """The end of a job. Applied only while the lease holds."""
 
     lease: str
@@ -221,8 +218,7 @@ class JobResult:
     daemon_version: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageJob:
+class ImageJob(msgspec.Struct, frozen=True):
     """An image to be made ready for a snapshot, held like a `Job`."""
 
     id: str
@@ -239,16 +235,14 @@ class ImageStep(StrEnum):
     BUILDING = "building"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageProgress:
+class ImageProgress(msgspec.Struct, frozen=True):
     """Extends the lease and, where `step` is given, tells what the work has come to."""
 
     lease: str
     step: ImageStep | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ImageResult:
+class ImageResult(msgspec.Struct, frozen=True):
     """The end of an `ImageJob`. Applied only while the lease holds."""
 
     lease: str
@@ -260,8 +254,7 @@ class ImageResult:
     """The image's ENTRYPOINT and CMD as one command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
+class Observation(msgspec.Struct, frozen=True):
     """Something a runner saw without having been asked, such as a container that died."""
 
     sandbox_id: str
@@ -272,8 +265,7 @@ class Observation:
     """Only `reason` counts: it goes into the sandbox's history, and no state changes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """One sandbox that the control plane believes is on a runner."""
 
     spec: SandboxSpec
@@ -283,8 +275,7 @@ class Wanted:
     """A job is open for it: the reconciler leaves it alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(msgspec.Struct, frozen=True):
     """A runner is alive; says where it can be reached and what its runtime enforces."""
 
     url: str
@@ -294,8 +285,7 @@ class Heartbeat:
     """The table that `GET /_sandyard/capabilities` shows, see `sandyard_runner.wire.Capability`."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRecord:
+class SessionRecord(msgspec.Struct, frozen=True):
     """A session as the daemon told it."""
 
     sandbox_id: str
@@ -304,8 +294,7 @@ class SessionRecord:
     ended_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CommandRecord:
+class CommandRecord(msgspec.Struct, frozen=True):
     """A session command as the daemon told it. Sent when it starts and again when it ends."""
 
     sandbox_id: str
@@ -322,8 +311,7 @@ class CommandRecord:
     """At the most 64 KiB from the end of the finished log, both streams in order, as base64 of the raw bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(msgspec.Struct, frozen=True):
     """How to reach one sandbox, and who may."""
 
     sandbox_id: str
@@ -344,11 +332,10 @@ class Route:
     signing_key: str = ""
     """What signed file URLs are checked with; empty while nobody asked for it, and then no signature holds."""
     name: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyGrant:
+class KeyGrant(msgspec.Struct, frozen=True):
     """What a valid API key stands for."""
 
     key_id: str

@@ -1,10 +1,9 @@
 """The limits of an installation, as a value. Imports nothing of ours."""
 
-from dataclasses import dataclass, fields, replace
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """How much an organization may use; the defaults are far beyond one machine. *Source:* control-plane.md 16.4."""
 
     cpu: int = 10_000
@@ -29,10 +28,10 @@ GENEROUS = Limits()
 def parse_limits(text: str) -> Limits:
     """`cpu=4,snapshots=10` and the defaults for the rest. Raises `ValueError`."""
     given: dict[str, int] = {}
-    known = [field.name for field in fields(Limits)]
+    known = Limits.__struct_fields__
     for part in filter(None, (part.strip() for part in text.split(","))):
         name, _, number = part.partition("=")
         if name.strip() not in known or not number.strip().isdecimal():
             raise ValueError(f"{part!r} is not one of {', '.join(f'{each}=NUMBER' for each in known)}")
         given[name.strip()] = int(number)
-    return replace(GENEROUS, **given)
+    return msgspec.structs.replace(GENEROUS, **given)

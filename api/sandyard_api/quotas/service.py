@@ -1,7 +1,6 @@
 """Whether one more fits, and how much is used. *Source:* control-plane.md 16.4."""
 
-from dataclasses import dataclass
-
+import msgspec
 from sqlalchemy import func, or_, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -41,8 +40,7 @@ MORE_DISK = "Archive or delete sandboxes, or raise SANDYARD_LIMITS."
 MORE_RUNNING = "Stop or delete sandboxes, or raise SANDYARD_LIMITS."
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(msgspec.Struct, frozen=True):
     """Cores and GiB in use."""
 
     cpu: int = 0

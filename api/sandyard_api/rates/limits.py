@@ -1,14 +1,14 @@
 """Rate limits as a value. Imports nothing of ours."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 BUCKETS = ("anonymous", "failed-auth", "authenticated", "sandbox-create", "sandbox-lifecycle")
 """What is counted apart. *Source:* control-plane.md 1.3."""
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """So many requests in so many seconds."""
 
     limit: int

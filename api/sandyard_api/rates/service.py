@@ -2,8 +2,9 @@
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from sandyard.clock import Clock
 from sandyard_api.errors import TooManyRequests
@@ -15,8 +16,7 @@ MAX_COUNTED = 10_000
 Headers = list[tuple[bytes, bytes]]
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(msgspec.Struct):
     ends: datetime
     count: int = 0
 

@@ -1,7 +1,8 @@
 """What requests about registries may say: read, checked, and made into plain values."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard_api.errors import BadRequest
 from sandyard_api.validation import Fields
@@ -12,8 +13,7 @@ DOCKER_HUB = "docker.io"
 DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
 
 
-@dataclass(frozen=True, slots=True)
-class RegistryFields:
+class RegistryFields(msgspec.Struct, frozen=True):
     """A registry as asked for; `None` says nothing."""
 
     name: str | None

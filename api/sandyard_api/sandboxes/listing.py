@@ -5,7 +5,6 @@ import binascii
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -48,16 +47,14 @@ NUMBERED_SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CursorRows:
+class CursorRows(msgspec.Struct, frozen=True):
     """A page and what asks for the next one."""
 
     rows: Sequence[Sandbox]
     next_cursor: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class NumberedRows:
+class NumberedRows(msgspec.Struct, frozen=True):
     """A page by number."""
 
     rows: Sequence[Sandbox]

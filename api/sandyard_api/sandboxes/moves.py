@@ -1,10 +1,10 @@
 """Moving a sandbox's state: the only writer of `observed` and `desired`. Guarded by both, with the cause kept."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -34,8 +34,7 @@ REFUSED: Mapping[Refusal, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(msgspec.Struct, frozen=True):
     """A change that is in the transaction; to be announced after its commit."""
 
     row: Sandbox

@@ -2,9 +2,10 @@
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
+
+import msgspec
 
 from sandyard_api.errors import BadRequest
 from sandyard_api.validation import Fields
@@ -28,8 +29,7 @@ NETWORK_NEEDS = {
 """Columns, what a runtime must be able to do for them, and how clients are told that it cannot."""
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkWish:
+class NetworkWish(msgspec.Struct, frozen=True):
     """Network settings as asked for; `None` says nothing, an empty list takes a list away."""
 
     block_all: bool | None

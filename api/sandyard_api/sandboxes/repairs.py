@@ -1,8 +1,8 @@
 """Resize and recover: requests that depend on more of a sandbox than its state."""
 
-from dataclasses import dataclass
 from datetime import timedelta
 
+import msgspec
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
@@ -19,8 +19,7 @@ from sandyard_api.validation import Fields
 RECOVERY_PAUSE = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Wish:
+class Wish(msgspec.Struct, frozen=True):
     """The resources a resize names; `None` stays as it is."""
 
     cpu: int | None

@@ -1,8 +1,9 @@
 """What a create request may say: read, checked, and made into plain values. The messages are the platform's."""
 
 import re
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sandyard_api.errors import BadRequest, NotFound, NotImplementedHere
 from sandyard_api.sandboxes import linking
@@ -32,8 +33,7 @@ _URL = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 """Of a collector: OTLP adds its own paths behind it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSandbox:
+class NewSandbox(msgspec.Struct, frozen=True, kw_only=True):
     """A sandbox to be made."""
 
     name: str | None

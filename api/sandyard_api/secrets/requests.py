@@ -1,7 +1,8 @@
 """What requests about secrets may say."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard_api.errors import BadRequest
 from sandyard_api.sandboxes.network_requests import DOMAIN
@@ -14,8 +15,7 @@ MAX_HOSTS = 100
 MAX_SECRETS_PER_SANDBOX = 100
 
 
-@dataclass(frozen=True, slots=True)
-class SecretFields:
+class SecretFields(msgspec.Struct, frozen=True):
     """A secret as asked for; `None` says nothing."""
 
     name: str

@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard_api.database import UNSTORABLE
 from sandyard_api.errors import BadRequest
@@ -30,8 +31,7 @@ MAX_CONTEXTS = 1000
 CONTEXT_HASH = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
-@dataclass(frozen=True, slots=True)
-class BuildRequest:
+class BuildRequest(msgspec.Struct, frozen=True):
     """`buildInfo` of a request."""
 
     dockerfile: str

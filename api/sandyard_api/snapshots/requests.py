@@ -1,7 +1,8 @@
 """What requests about snapshots may say: read, checked, and made into plain values. The messages are the platform's."""
 
 import re
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard_api.errors import BadRequest, NotFound
 from sandyard_api.sandboxes.gpus import read_gpu, refuse_gpu
@@ -21,8 +22,7 @@ CONTAINER = "container"
 CLASSES = (CONTAINER, "linux-vm", "windows", "android")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewSnapshot:
+class NewSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot to be made from an image or a build."""
 
     name: str

@@ -3,10 +3,10 @@
 import math
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 from sqlalchemy import ColumnElement, case, delete, func, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -45,8 +45,7 @@ SORTS: Mapping[str, InstrumentedAttribute[Any]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SnapshotRows:
+class SnapshotRows(msgspec.Struct, frozen=True):
     """A page of the list."""
 
     rows: Sequence[Snapshot]
@@ -55,8 +54,7 @@ class SnapshotRows:
     total_pages: int
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSandbox:
+class SourceSandbox(msgspec.Struct, frozen=True):
     """What of a sandbox its snapshot has, too."""
 
     id: str

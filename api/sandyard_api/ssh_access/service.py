@@ -1,8 +1,8 @@
 """SSH access: made, looked up, revoked."""
 
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -22,8 +22,7 @@ MAX_MINUTES = 525_600
 TOKEN_LENGTH = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A new access; nobody can read its token again."""
 
     id: str

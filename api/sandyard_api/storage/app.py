@@ -4,10 +4,10 @@ import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import IO, Any
 from urllib.parse import parse_qs, unquote
 
+import msgspec
 import structlog
 
 from sandyard.clock import Clock
@@ -35,8 +35,7 @@ MAX_KEYS = 1000
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(msgspec.Struct, frozen=True):
     """One verified request."""
 
     scope: Scope

@@ -2,7 +2,6 @@
 
 import hashlib
 import hmac
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import msgspec
@@ -13,8 +12,7 @@ from sandyard_api.sealing.service import Seal
 LIFETIME = timedelta(hours=1)
 
 
-@dataclass(frozen=True, slots=True)
-class StorageCredentials:
+class StorageCredentials(msgspec.Struct, frozen=True):
     """What a client signs with."""
 
     access_key: str
@@ -22,8 +20,7 @@ class StorageCredentials:
     session_token: str
 
 
-@dataclass(frozen=True, slots=True)
-class StorageGrant:
+class StorageGrant(msgspec.Struct, frozen=True):
     """What valid credentials stand for: the objects of one organization."""
 
     organization_id: str

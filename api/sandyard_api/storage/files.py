@@ -8,9 +8,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+
+import msgspec
 
 UPLOADS = ".uploads"
 CONTEXT = "context.tar"
@@ -30,8 +31,7 @@ class NoSuchUpload(Exception):
     """No multipart upload of that id and object."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(msgspec.Struct, frozen=True):
     """One object that is there."""
 
     key: str

@@ -1,19 +1,20 @@
 """What is told of an external object storage."""
 
-from dataclasses import dataclass, field
+from sandyard.concealing import Concealing
 
 
-@dataclass(frozen=True, slots=True)
-class S3Options:
+class S3Options(Concealing, frozen=True):
     """Where an external storage is, and how to speak to it."""
+
+    concealed = frozenset({"secret_key", "session_token"})
 
     endpoint: str
     """`http(s)://host[:port]`; buckets are addressed by path."""
     bucket: str
     region: str
     access_key: str
-    secret_key: str = field(repr=False)
-    session_token: str = field(default="", repr=False)
+    secret_key: str
+    session_token: str = ""
     role_arn: str = ""
     """Clients get credentials of this role, limited to their organization's objects; empty: the ones above."""
     sts_endpoint: str = ""

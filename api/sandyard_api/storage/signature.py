@@ -4,10 +4,12 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, quote
 
+import msgspec
+
+from sandyard.concealing import Concealing
 from sandyard_api.storage.credentials import StorageGrant, StorageKeys, signing_key
 
 ALGORITHM = "AWS4-HMAC-SHA256"
@@ -27,8 +29,7 @@ class NotAuthorized(Exception):
         self.code = code
 
 
-@dataclass(frozen=True, slots=True)
-class SignedRequest:
+class SignedRequest(msgspec.Struct, frozen=True):
     """What a signature covers."""
 
     method: str
@@ -44,18 +45,18 @@ class SignedRequest:
         return self.headers.get("x-amz-content-sha256", UNSIGNED)
 
 
-@dataclass(frozen=True, slots=True)
-class Signer:
+class Signer(Concealing, frozen=True):
     """Who signs, and for what."""
 
+    concealed = frozenset({"secret"})
+
     access_key: str
-    secret: str = field(repr=False)
+    secret: str
     region: str
     service: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """A request whose signature is right, and what its chunks are signed with."""
 
     grant: StorageGrant

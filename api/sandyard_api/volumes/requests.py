@@ -1,7 +1,8 @@
 """What requests may say of volumes: read, checked, and made into plain values. *Source:* control-plane.md 12."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard.folders import SCHEME
 from sandyard_api.errors import BadRequest
@@ -15,8 +16,7 @@ MAX_PATH_BYTES = 4000
 MAX_PART_BYTES = 255
 
 
-@dataclass(frozen=True, slots=True)
-class WantedMount:
+class WantedMount(msgspec.Struct, frozen=True):
     """One entry of `volumes` of a create request."""
 
     volume: str

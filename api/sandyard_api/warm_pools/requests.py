@@ -1,6 +1,6 @@
 """Request bodies of warm pools. The messages are the platform's."""
 
-from dataclasses import dataclass
+import msgspec
 
 from sandyard_api.errors import NotFound
 from sandyard_api.validation import Fields
@@ -9,8 +9,7 @@ MAX_POOL = 1000
 """Started sandboxes cost memory while they wait: more than this is a slip of the keyboard on one machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class NewPool:
+class NewPool(msgspec.Struct, frozen=True):
     """A pool to be made."""
 
     snapshot: str

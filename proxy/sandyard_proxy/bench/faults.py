@@ -4,9 +4,9 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from uuid import uuid4
 
+import msgspec
 import structlog
 
 from sandyard.bus import Bus, BusError
@@ -199,9 +199,9 @@ class Faults:
             route = await self._routes.route(what.sandbox_key) if what.sandbox_key else None
         except ControlPlaneAway:
             return facts, receive  # the request itself is about to find out
-        facts = replace(facts, organization_id=grant.organization_id if grant else None)
+        facts = msgspec.structs.replace(facts, organization_id=grant.organization_id if grant else None)
         if route is not None:
-            facts = replace(
+            facts = msgspec.structs.replace(
                 facts,
                 organization_id=facts.organization_id or route.organization_id,
                 sandbox_id=route.sandbox_id,
@@ -272,4 +272,4 @@ def _of_new(facts: Facts, body: bytes) -> Facts:
         return facts
     labels, name = asked.get("labels"), asked.get("name")
     labels = {key: str(value) for key, value in labels.items()} if isinstance(labels, dict) else {}
-    return replace(facts, labels=labels, sandbox_name=name if isinstance(name, str) else None)
+    return msgspec.structs.replace(facts, labels=labels, sandbox_name=name if isinstance(name, str) else None)

@@ -5,9 +5,10 @@ import re
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from sandyard.clock import Clock
 from sandyard_proxy.asgi import Headers, Message, Receive, Scope, Send, raw_path, text_header
@@ -26,8 +27,7 @@ _SECRET_FIELD = re.compile(
 )
 
 
-@dataclass(slots=True)
-class Record:
+class Record(msgspec.Struct):
     """One request or WebSocket."""
 
     number: int
@@ -41,12 +41,12 @@ class Record:
     source: str
     version: str
     request_headers: dict[str, str]
-    request_body: bytearray = field(default_factory=bytearray)
+    request_body: bytearray = msgspec.field(default_factory=bytearray)
     status: int | None = None
     """`None`: the connection ended without an answer."""
     seconds: float = 0.0
-    response_headers: dict[str, str] = field(default_factory=dict)
-    response_body: bytearray = field(default_factory=bytearray)
+    response_headers: dict[str, str] = msgspec.field(default_factory=dict)
+    response_body: bytearray = msgspec.field(default_factory=bytearray)
     request_bytes: int = 0
     response_bytes: int = 0
     messages_in: int = 0

@@ -1,9 +1,10 @@
 """Which operation a request is, of the API's or the toolbox's description. Loaded when somebody asks."""
 
 import difflib
-from dataclasses import dataclass
 from functools import cache
 from urllib.parse import unquote
+
+import msgspec
 
 from sandyard_api.coverage.matching import OperationTable
 from sandyard_api.coverage.operations import OPERATIONS as API_OPERATIONS
@@ -17,8 +18,7 @@ CREATE = "createSandbox"
 SANDBOX_PARAMETERS = frozenset({"{sandboxIdOrName}", "{sandboxId}"})
 
 
-@dataclass(frozen=True, slots=True)
-class Meant:
+class Meant(msgspec.Struct, frozen=True):
     """What a request is for."""
 
     operation: str | None

@@ -5,8 +5,8 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from sandyard.bus import Bus, BusError
@@ -25,8 +25,7 @@ OpenRelay = Callable[[], Awaitable[AsyncGenerator[RelayTick, None]]]
 BUS_PAUSE_SECONDS = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class BusAndRelay:
+class BusAndRelay(msgspec.Struct, frozen=True):
     """The `Feeds` of one command."""
 
     bus: Bus

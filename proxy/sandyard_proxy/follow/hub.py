@@ -4,8 +4,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from sandyard_daemon.wire import EXIT_CODE, LogFrame, Stream
 from sandyard_proxy.errors import LogLost
@@ -14,8 +15,7 @@ from sandyard_proxy.follow.stats import FollowStats
 from sandyard_runner.wire import RelayTick
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(msgspec.Struct, frozen=True):
     """How long a follower waits before it helps itself, in seconds."""
 
     bus: float = 0.1
@@ -126,8 +126,7 @@ async def run_hub(feeds: Feeds, stats: FollowStats, patience: Patience) -> Async
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@dataclass(slots=True)
-class _Shared:
+class _Shared(msgspec.Struct):
     """A hub and how many use it; the one who leaves last ends it."""
 
     hub: LogHub

@@ -4,9 +4,10 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
+
+import msgspec
 
 from sandyard.bus import Bus
 from sandyard_api.jobs.wire import Route
@@ -40,8 +41,7 @@ _COMMAND = re.compile(rb"/process/session/([^/]+)/command/([^/]+)/logs/?")
 _ENTRYPOINT = re.compile(rb"/process/session/entrypoint/logs/?")
 
 
-@dataclass(frozen=True, slots=True)
-class FollowRequest:
+class FollowRequest(msgspec.Struct, frozen=True):
     """A request for a log that the proxy answers."""
 
     session_id: str

@@ -1,10 +1,9 @@
 """Counters of everything that is followed through this proxy. A lost byte is a bug with a name (design.md 7.8)."""
 
-from dataclasses import asdict, dataclass
+import msgspec
 
 
-@dataclass(slots=True)
-class FollowStats:
+class FollowStats(msgspec.Struct):
     """Totals since the proxy began, and followers right now. `bytes_*` count payload bytes."""
 
     followers: int = 0
@@ -19,4 +18,4 @@ class FollowStats:
 
     def as_dict(self) -> dict[str, int]:
         """For `/health`."""
-        return asdict(self)
+        return msgspec.structs.asdict(self)

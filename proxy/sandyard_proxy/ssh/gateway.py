@@ -3,9 +3,9 @@
 import asyncio
 import importlib
 import socket
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from sandyard.clock import Clock
@@ -20,8 +20,7 @@ WATCH_SECONDS = 5.0
 PAUSE_SECONDS = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class SshListener:
+class SshListener(msgspec.Struct, frozen=True):
     """What the gateway is given: a bound socket, which it takes over, and its private key as OpenSSH writes it."""
 
     socket: socket.socket

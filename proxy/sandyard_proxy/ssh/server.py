@@ -2,9 +2,9 @@
 
 import socket
 from collections.abc import Awaitable
-from dataclasses import dataclass
 
 import asyncssh
+import msgspec
 import structlog
 from asyncssh.constants import OPEN_ADMINISTRATIVELY_PROHIBITED, OPEN_CONNECT_FAILED, OPEN_RESOURCE_SHORTAGE
 
@@ -28,8 +28,7 @@ LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0", "::", ""})  # 
 LOOPBACK_ONLY = "only servers of the sandbox itself can be reached: forward to localhost"
 
 
-@dataclass(frozen=True, slots=True)
-class ServerKey:
+class ServerKey(msgspec.Struct, frozen=True):
     """What identifies the gateway to clients."""
 
     key: asyncssh.SSHKey

@@ -6,8 +6,8 @@ That machine (`h2`) ends a connection with the first GOAWAY, while the requests 
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import msgspec
 from hyperframe.frame import GoAwayFrame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -21,8 +21,7 @@ class BadFrame(Exception):
     """Bytes that are no frame we announced to take."""
 
 
-@dataclass(frozen=True, slots=True)
-class GoAway:
+class GoAway(msgspec.Struct, frozen=True):
     """No more requests than up to that one are answered on this connection."""
 
     last_stream: int

@@ -5,8 +5,8 @@ What one side sends is acknowledged when the other has taken it, so that no more
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass, field
 
+import msgspec
 import structlog
 from h2.errors import ErrorCodes
 from h2.events import (
@@ -40,19 +40,17 @@ WRITE_AHEAD_BYTES = 1 << 18
 FLUSH_SECONDS = 10.0
 
 
-@dataclass(slots=True)
-class _Way:
+class _Way(msgspec.Struct):
     """What is to be sent on one stream to one side, in order."""
 
-    waiting: deque[tuple[bytes, int]] = field(default_factory=deque)
+    waiting: deque[tuple[bytes, int]] = msgspec.field(default_factory=deque)
     """Pieces, each with what is to be acknowledged to its sender when it is sent."""
     trailers: Headers | None = None
     is_ending: bool = False
     has_ended: bool = False
 
 
-@dataclass(slots=True)
-class _Exchange:
+class _Exchange(msgspec.Struct):
     """One request with its answer."""
 
     down_id: int
@@ -60,8 +58,8 @@ class _Exchange:
     body: Body
     up_id: int | None = None
     """`None` while its head is held back."""
-    up: _Way = field(default_factory=_Way)
-    down: _Way = field(default_factory=_Way)
+    up: _Way = msgspec.field(default_factory=_Way)
+    down: _Way = msgspec.field(default_factory=_Way)
 
 
 class Http2Relay:

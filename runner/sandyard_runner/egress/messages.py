@@ -3,7 +3,8 @@
 import ipaddress
 import secrets
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 A, CNAME, AAAA, SVCB, HTTPS = 1, 5, 28, 64, 65
 REFUSED, SERVER_FAILURE = 5, 2
@@ -17,8 +18,7 @@ class BadMessage(ValueError):
     """Not a DNS message that we can read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(msgspec.Struct, frozen=True):
     """The one question of a query."""
 
     name: str

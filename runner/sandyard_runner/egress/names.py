@@ -3,9 +3,9 @@
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import cast
 
+import msgspec
 import structlog
 
 from sandyard_runner.egress.messages import (
@@ -39,8 +39,7 @@ Admit = Callable[[list[tuple[str, int]]], Awaitable[None]]
 """Opens the way to addresses, each for so many seconds. Raises `RuntimeFailure`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(msgspec.Struct, frozen=True):
     """One sandbox, to our name server and proxy."""
 
     policy: Policy

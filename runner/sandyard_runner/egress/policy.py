@@ -3,20 +3,23 @@
 import base64
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from sandyard.concealing import Concealing
 from sandyard_api.jobs.wire import SandboxSpec, SecretGrant
 
 
-@dataclass(frozen=True, slots=True)
-class OutboundProxy:
+class OutboundProxy(Concealing, frozen=True):
     """An HTTP proxy between a sandbox and the world."""
+
+    concealed = frozenset({"credentials"})
 
     host: str
     port: int
     is_tls: bool
-    credentials: str | None = field(default=None, repr=False)
+    credentials: str | None = None
     """User name and password with a colon between."""
 
     @classmethod
@@ -39,8 +42,7 @@ class OutboundProxy:
         return [("Proxy-Authorization", "Basic " + base64.b64encode(self.credentials.encode()).decode())]
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """The rules of one sandbox. Host, link-local and metadata addresses are closed whatever it says."""
 
     block_all: bool = False

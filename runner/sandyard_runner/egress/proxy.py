@@ -4,11 +4,11 @@ import asyncio
 import contextlib
 import os
 import socket
-from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
 import h11
+import msgspec
 import structlog
 
 from sandyard_runner.egress import http2
@@ -31,8 +31,7 @@ METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"PATCH ", b"DELETE ", b"OPTION
 """By which HTTP in clear is told from other protocols in a tunnel."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Tunnel:
+class _Tunnel(msgspec.Struct, frozen=True):
     """What a sandbox asked for by CONNECT."""
 
     client: Client

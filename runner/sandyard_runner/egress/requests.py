@@ -1,6 +1,6 @@
 """What a request becomes on its way out, in either version of HTTP: its head, and how its body is treated."""
 
-from dataclasses import dataclass, field
+import msgspec
 
 from sandyard_runner.egress.substitution import BodySubstitution, Headers, Substitution
 
@@ -18,14 +18,13 @@ class Refused(Exception):
         self.status = status
 
 
-@dataclass(slots=True)
-class Body:
+class Body(msgspec.Struct):
     """Takes the pieces of one request's body and gives what is sent of it."""
 
     is_whole: bool = False
     """Whether all of it is kept until `end`, because the head has to tell its new length."""
     _substitution: BodySubstitution | None = None
-    _parts: list[bytes] = field(default_factory=list)
+    _parts: list[bytes] = msgspec.field(default_factory=list)
 
     @classmethod
     def of(cls, headers: Headers, substitution: Substitution) -> "Body":

@@ -4,10 +4,11 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from sandyard_runner.egress.names import FindClient, NameServer
 from sandyard_runner.egress.outside import Here, Outside
@@ -21,8 +22,7 @@ if TYPE_CHECKING:  # certificates and HTTP/2 are much to import for what few san
 BACKLOG = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Sockets:
+class Sockets(msgspec.Struct, frozen=True):
     """Bound sockets: name queries of both transports, and the proxy."""
 
     datagrams: socket.socket

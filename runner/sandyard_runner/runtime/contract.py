@@ -5,10 +5,11 @@ Its conformance suite is `tests/conformance/test_runtime.py`.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol, runtime_checkable
+
+import msgspec
 
 from sandyard_api.jobs.wire import RegistryLogin, Resources, SandboxSpec
 from sandyard_runner.wire import Capability
@@ -25,8 +26,7 @@ class PresentState(StrEnum):
     STOPPED = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(msgspec.Struct, frozen=True):
     """One sandbox that exists in the runtime, whatever the database says."""
 
     sandbox_id: str
@@ -37,8 +37,7 @@ class Present:
     """Why it is not running, in words for the user, such as `killed: out of memory`."""
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeEvent:
+class RuntimeEvent(msgspec.Struct, frozen=True):
     """Something that happened to a sandbox without our doing."""
 
     sandbox_id: str
@@ -49,8 +48,7 @@ class RuntimeEvent:
     """Nothing happened to it: only something to be said of it, such as that it is over a limit that is watched."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageFacts:
+class ImageFacts(msgspec.Struct, frozen=True):
     """What a runtime knows of an image that it has."""
 
     size_bytes: int | None = None
@@ -58,8 +56,7 @@ class ImageFacts:
     """ENTRYPOINT and CMD as one command line."""
 
 
-@dataclass(frozen=True, slots=True)
-class Build:
+class Build(msgspec.Struct, frozen=True):
     """How to make an image that is not there."""
 
     dockerfile: str

@@ -4,8 +4,9 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, RegistryLogin, Resources, SandboxSpec
 from sandyard_runner.errors import NotPresent, RuntimeFailure
@@ -20,8 +21,7 @@ from sandyard_runner.runtime.contract import (
 from sandyard_runner.wire import Capability, Enforcement
 
 
-@dataclass(slots=True)
-class _Sandbox:
+class _Sandbox(msgspec.Struct):
     spec: SandboxSpec
     state: PresentState = PresentState.STOPPED
     exit_code: int | None = None

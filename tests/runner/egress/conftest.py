@@ -3,13 +3,14 @@
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from cryptography import x509
+from msgspec.structs import replace
 
 from sandyard.certificates import new_authority, new_server_certificate
 from sandyard_api.jobs.wire import SandboxSpec, SecretGrant

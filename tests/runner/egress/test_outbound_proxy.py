@@ -1,11 +1,11 @@
 """Requests of a sandbox through an HTTP proxy of the user's, from inside, with a proxy on a host of the test's own."""
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from sandyard_api.jobs.wire import SecretGrant
 from sandyard_runner.runtime.local.runtime import LocalRuntime

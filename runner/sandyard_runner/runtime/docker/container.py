@@ -2,8 +2,9 @@
 
 import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sandyard_api.jobs.wire import Resources, SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
@@ -23,8 +24,7 @@ HOSTNAME_LIMIT = 63
 SIGNAL_BASE = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(msgspec.Struct, frozen=True):
     """What of an image decides how its sandboxes start."""
 
     reference: str
@@ -36,8 +36,7 @@ class Image:
     size_bytes: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Folder:
+class Folder(msgspec.Struct, frozen=True):
     """A shared folder of a sandbox."""
 
     source: str
@@ -46,8 +45,7 @@ class Folder:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class HostPaths:
+class HostPaths(msgspec.Struct, frozen=True):
     """What is bound into a sandbox, as paths on the engine's machine."""
 
     bundle: str

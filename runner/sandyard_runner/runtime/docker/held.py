@@ -5,8 +5,9 @@ import secrets
 import time
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.egress.policy import Policy
 
@@ -14,8 +15,7 @@ PROXY_PORT = 3128
 """Where sandboxes find our proxy, at their gateway, whatever port it has today."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(msgspec.Struct, frozen=True):
     """Where our services listen on the bridge's address."""
 
     names: int
@@ -23,16 +23,15 @@ class Ports:
     proxy: int
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """One sandbox with rules of its own."""
 
     sandbox_id: str
     address: str
     policy: Policy
-    mark: int = field(default_factory=lambda: secrets.randbits(30) | 1)
+    mark: int = msgspec.field(default_factory=lambda: secrets.randbits(30) | 1)
     """On its connections that these rules allowed; other rules have another."""
-    _names: dict[str, float] = field(default_factory=dict)
+    _names: dict[str, float] = msgspec.field(default_factory=dict)
 
     @property
     def chain(self) -> str:

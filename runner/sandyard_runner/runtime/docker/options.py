@@ -1,7 +1,8 @@
 """What the docker runtime is told, and the names and labels by which it knows its own things again."""
 
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard.folders import HostFolder
 
@@ -22,8 +23,7 @@ DOOR_MOUNT = "/run/sandyard"
 """Where a sandbox sees the directory of its own door."""
 
 
-@dataclass(frozen=True, slots=True)
-class DockerOptions:
+class DockerOptions(msgspec.Struct, frozen=True):
     """Settings of the docker runtime. The engine itself is found as `docker` finds it (`DOCKER_HOST` and friends)."""
 
     installation: str

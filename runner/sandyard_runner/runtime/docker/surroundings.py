@@ -3,9 +3,10 @@
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.docker.engine import Engine
@@ -15,8 +16,7 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 _OWN_FILE = re.compile(r"/containers/([0-9a-f]{64})/(?:hostname|hosts|resolv\.conf) ")
 
 
-@dataclass(frozen=True, slots=True)
-class OwnContainer:
+class OwnContainer(msgspec.Struct, frozen=True):
     """The container this process runs in, as the engine that holds the sandboxes sees it."""
 
     id: str

@@ -5,8 +5,9 @@ import errno
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 MOUNT = Path("/sys/fs/cgroup")
 CONTROLLERS = ("memory", "pids", "cpu")
@@ -24,8 +25,7 @@ REMOVE_PAUSE_SECONDS = 0.01
 FREEZE_PAUSE_SECONDS = 0.001
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """The control group of one sandbox: one directory (version 2), or one per controller (version 1)."""
 
     directories: tuple[Path, ...]

@@ -12,9 +12,9 @@ import socket
 import sys
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from sandyard_runner.egress.names import Client
@@ -44,14 +44,13 @@ socket.send_fds(channel, [b"x"], [each.fileno() for each in made])
 """
 
 
-@dataclass(slots=True)
-class Held:
+class Held(msgspec.Struct):
     """What holds for the present run of one sandbox."""
 
     policy: Policy | None
     """`None`: whatever an earlier process of ours left."""
     mark: int = 0
-    stack: AsyncExitStack = field(default_factory=AsyncExitStack)
+    stack: AsyncExitStack = msgspec.field(default_factory=AsyncExitStack)
     is_serving: bool = False
 
 

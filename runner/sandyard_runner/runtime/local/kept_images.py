@@ -12,9 +12,10 @@ import shutil
 import subprocess
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local.layers import FOOTING_FILE, Footing
@@ -25,8 +26,7 @@ PLAIN = ("home",)
 COPY_SECONDS = 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class KeptImages:
+class KeptImages(msgspec.Struct, frozen=True):
     """The directory of images. Every method blocks; names are any text."""
 
     directory: Path

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local.process import ProcessId, only_child
@@ -27,8 +28,7 @@ REFUSED_HINT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """Everything that is needed to start one run."""
 
     command: Sequence[str]
@@ -45,7 +45,7 @@ class Launch:
     folders: Sequence[Place] = ()
     """What it shares with other sandboxes."""
     own_network: bool = True
-    unreachable: Sequence[str] = field(default_factory=tuple)
+    unreachable: Sequence[str] = msgspec.field(default_factory=tuple)
     root_overlay: Mapping[str, str] | None = None
     """Layers that the root stands on."""
     gate: int | None = None
@@ -54,8 +54,7 @@ class Launch:
     """Takes what the command prints, instead of `log`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
+class Launched(msgspec.Struct, frozen=True):
     """A started run."""
 
     child: subprocess.Popen[bytes]

@@ -7,12 +7,12 @@ A sandbox, or an image, that stands on layers says so in its `footing.json`. Wha
 """
 
 import contextlib
-import json
 import os
 import uuid
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.local.tree import remove_tree
@@ -21,11 +21,10 @@ FOOTING_FILE = "footing.json"
 NEW, OLD = ".new-", ".old-"
 
 
-@dataclass(frozen=True, slots=True)
-class ImageConfig:
+class ImageConfig(msgspec.Struct, frozen=True):
     """How sandboxes of an image start, as its Dockerfile says."""
 
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = msgspec.field(default_factory=dict)
     work_dir: str = ""
     user: str = ""
     """Empty: nobody said."""
@@ -38,31 +37,28 @@ class ImageConfig:
         return [*(self.entrypoint or []), *(self.command or [])]
 
 
-@dataclass(frozen=True, slots=True)
-class Footing:
+class Footing(msgspec.Struct, frozen=True):
     """What a sandbox or an image stands on."""
 
     layers: tuple[str, ...] = ()
     """Ids, the lowest first; none: the host's own directories alone."""
-    config: ImageConfig = field(default_factory=ImageConfig)
+    config: ImageConfig = msgspec.field(default_factory=ImageConfig)
 
     @classmethod
     def load(cls, folder: Path) -> "Footing | None":
         """Of a sandbox's or an image's folder; `None` where it stands on the host alone. Raises `RuntimeFailure`."""
         try:
-            fields = json.loads((folder / FOOTING_FILE).read_text())
-            return cls(tuple(fields["layers"]), ImageConfig(**fields["config"]))
+            return msgspec.json.decode((folder / FOOTING_FILE).read_bytes(), type=cls)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise RuntimeFailure(f"what {folder.name} was built on cannot be read: {error}") from error
 
     def save(self, folder: Path) -> None:
-        (folder / FOOTING_FILE).write_text(json.dumps(asdict(self)))
+        (folder / FOOTING_FILE).write_bytes(msgspec.json.encode(self))
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(msgspec.Struct, frozen=True):
     """The directory of layers. Every method blocks."""
 
     directory: Path

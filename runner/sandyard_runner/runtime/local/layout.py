@@ -4,8 +4,9 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sandyard_api.jobs.wire import SNAPSHOT_REPOSITORY, SandboxSpec
 from sandyard_runner.daemon_bundle import Bundle
@@ -44,15 +45,14 @@ RUN_FILE = "run.json"
 SPEC_FILE = "spec.json"
 
 
-@dataclass(slots=True)
-class Layout:
+class Layout(msgspec.Struct):
     """Knows where everything of a sandbox is. Methods block; they touch the disk only."""
 
     options: LocalOptions
     bundle: Bundle
     uplink: network.Uplink | None = None
     """The way out of a sandbox's own network, once one was found to work."""
-    hidden: list[str] = field(default_factory=list)
+    hidden: list[str] = msgspec.field(default_factory=list)
     """Paths below /etc that sandboxes must not see."""
 
     @property

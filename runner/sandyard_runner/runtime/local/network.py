@@ -5,8 +5,9 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.egress.closed import routes
 from sandyard_runner.errors import RuntimeFailure
@@ -19,8 +20,7 @@ DNS_FORWARDER = "10.0.2.3"
 VETH = "veth"
 
 
-@dataclass(frozen=True, slots=True)
-class Uplink:
+class Uplink(msgspec.Struct, frozen=True):
     """A helper that carries a network namespace's packets, and how it is started."""
 
     name: str

@@ -1,8 +1,9 @@
 """What the local runtime is told."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+import msgspec
 
 from sandyard.folders import HostFolder
 
@@ -22,8 +23,7 @@ class Network(StrEnum):
     HOST = "host"  # the host's own, asked for by name
 
 
-@dataclass(frozen=True, slots=True)
-class LocalOptions:
+class LocalOptions(msgspec.Struct, frozen=True):
     """How local sandboxes are made, and where their files are."""
 
     data_dir: Path

@@ -2,14 +2,14 @@
 
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.runtime.local.cgroups import Group
 
@@ -22,8 +22,7 @@ STOP_ROUNDS = 1000
 STOP_PAUSE_SECONDS = 0.002
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessId:
+class ProcessId(msgspec.Struct, frozen=True):
     """A process that a reused number cannot be mistaken for."""
 
     pid: int
@@ -51,8 +50,7 @@ class ProcessId:
                 os.kill(self.pid, number)
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """What is written down of a run, so that the next process of ours can find it."""
 
     run_id: str
@@ -65,22 +63,15 @@ class Run:
 
     def save(self, path: Path) -> None:
         scratch = path.with_suffix(".new")
-        scratch.write_text(json.dumps(asdict(self)))
+        scratch.write_bytes(msgspec.json.encode(self))
         scratch.rename(path)
 
     @classmethod
     def load(cls, path: Path) -> "Run | None":
         """The run that was written down, or `None` when there is none that can be read."""
         try:
-            fields = json.loads(path.read_text())
-            return cls(
-                run_id=fields["run_id"],
-                monitor=ProcessId(**fields["monitor"]),
-                first=ProcessId(**fields["first"]),
-                helpers=tuple(ProcessId(**helper) for helper in fields["helpers"]),
-                cgroup=tuple(fields["cgroup"]),
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+            return msgspec.json.decode(path.read_bytes(), type=cls)
+        except (OSError, ValueError):
             return None
 
 
@@ -118,8 +109,7 @@ class Watch:
             self._descriptor = None
 
 
-@dataclass(slots=True)
-class Running:
+class Running(msgspec.Struct):
     """A run under our eyes."""
 
     run: Run
@@ -128,7 +118,7 @@ class Running:
     helper: subprocess.Popen[bytes] | None = None
     is_stopping: bool = False
     is_paused: bool = False
-    stopped: list[ProcessId] = field(default_factory=list)
+    stopped: list[ProcessId] = msgspec.field(default_factory=list)
     """What a pause without a control group has stopped."""
     reaper: asyncio.Task[None] | None = None
     gone: asyncio.Event | None = None

@@ -17,8 +17,9 @@ import os
 import shutil
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 USER = "daytona"
 USER_ID = 1000
@@ -40,8 +41,7 @@ MAX_ACCOUNTS = 1 << 20
 READABLE_ALWAYS = ("sudoers", "sudoers.d")
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
+class Account(msgspec.Struct, frozen=True):
     """Who runs inside."""
 
     name: str
@@ -88,8 +88,7 @@ def _find_group(group: str, groups: str) -> int:
     raise UnknownUser(f"unable to find group {group}: no matching entries in group file")
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """The directories of one sandbox, or of a layer that is being made."""
 
     base: Path

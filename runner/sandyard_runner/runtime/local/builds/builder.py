@@ -12,9 +12,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from sandyard_api.jobs.wire import BUILD_REPOSITORY, SNAPSHOT_REPOSITORY
@@ -44,19 +44,18 @@ WITHOUT_EFFECT = frozenset({"EXPOSE", "HEALTHCHECK", "LABEL", "MAINTAINER", "ONB
 log = structlog.get_logger(__name__)
 
 
-@dataclass(slots=True)
-class _Progress:
+class _Progress(msgspec.Struct):
     """How far a build has come."""
 
     report: ProgressReport
     context: Context
     archives: Sequence[Path]
     desk: Path
-    layers: list[str] = field(default_factory=list)
+    layers: list[str] = msgspec.field(default_factory=list)
     key: str = ""
     """A hash of everything so far; what the next step's layer is called is made from it."""
-    config: ImageConfig = field(default_factory=lambda: ImageConfig(env={"PATH": PATH}))
-    arguments: dict[str, str] = field(default_factory=dict)
+    config: ImageConfig = msgspec.field(default_factory=lambda: ImageConfig(env={"PATH": PATH}))
+    arguments: dict[str, str] = msgspec.field(default_factory=dict)
     """Of ARG."""
     shell: Sequence[str] = SHELL
 
@@ -271,7 +270,7 @@ class LocalBuilds:
         if not wanted:
             raise instruction.fail("needs a path")
         path = posixpath.normpath(posixpath.join(progress.config.work_dir or "/", wanted))
-        progress.config = replace(progress.config, work_dir=path)
+        progress.config = msgspec.structs.replace(progress.config, work_dir=path)
         order = {"target": path, "is_folder": True, "files": [], "archives": []}
         await self._place(progress, ["WORKDIR", path], order, owner=None, with_archives=False, what=str(instruction))
 
@@ -312,21 +311,21 @@ def _note(progress: _Progress, instruction: Instruction) -> None:
     config, variables = progress.config, progress.variables
     match instruction.name:
         case "ENV":
-            progress.config = replace(config, env=config.env | pairs(instruction, variables))
+            progress.config = msgspec.structs.replace(config, env=config.env | pairs(instruction, variables))
         case "ARG":
             for word in instruction.words(variables):
                 name, _, value = word.partition("=")
                 progress.arguments[name] = value
         case "USER":
-            progress.config = replace(config, user=expand(instruction.text, variables))
+            progress.config = msgspec.structs.replace(config, user=expand(instruction.text, variables))
         case "SHELL":
             progress.shell = instruction.json_form() or _refuse(instruction)
         case "CMD":
-            progress.config = replace(config, command=command_line(instruction, progress.shell))
+            progress.config = msgspec.structs.replace(config, command=command_line(instruction, progress.shell))
         case "ENTRYPOINT":
             line = command_line(instruction, progress.shell)
             # The shell's form takes no arguments, and a new one makes an end of what was said before.
-            progress.config = replace(config, entrypoint=line, command=None)
+            progress.config = msgspec.structs.replace(config, entrypoint=line, command=None)
 
 
 def _refuse(instruction: Instruction) -> list[str]:

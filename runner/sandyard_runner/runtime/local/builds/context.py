@@ -6,8 +6,9 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 
@@ -17,8 +18,7 @@ READ_BYTES = 1 << 20
 PATTERN = re.compile(r"[*?\[]")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A file, folder or link of a context."""
 
     archive: int
@@ -30,8 +30,7 @@ class Member:
     """Of what it is and holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(msgspec.Struct, frozen=True):
     """A member and where it goes below the target; empty is the target itself."""
 
     member: Member

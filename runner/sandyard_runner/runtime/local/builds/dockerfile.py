@@ -3,7 +3,8 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 
@@ -24,8 +25,7 @@ class DockerfileError(RuntimeFailure):
     code = "DOCKERFILE"
 
 
-@dataclass(frozen=True, slots=True)
-class Instruction:
+class Instruction(msgspec.Struct, frozen=True):
     """One instruction, its lines joined."""
 
     line: int

@@ -7,8 +7,9 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from sandyard_runner.errors import RuntimeFailure
 from sandyard_runner.runtime.contract import ProgressReport
@@ -28,8 +29,7 @@ READ_BYTES = 1 << 16
 MAX_LINE = 1 << 14
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """What is to run, on what, as whom."""
 
     command: Sequence[str]
