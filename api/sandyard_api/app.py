@@ -1,9 +1,10 @@
 """Opening the control plane: the ordered list of slices, the start and end of its tasks, and both ASGI applications."""
 
-from collections.abc import AsyncIterator, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from sandyard.bus import Bus
 from sandyard.clock import Clock
@@ -31,7 +32,7 @@ from sandyard_api.problems import Problems
 from sandyard_api.rates.service import RateLimits
 from sandyard_api.regions import routes as region_routes
 from sandyard_api.registries import routes as registry_routes
-from sandyard_api.routing import build_router
+from sandyard_api.routing import Routers, Slice, build_router
 from sandyard_api.runners import routes as runner_routes
 from sandyard_api.runners.asking import RunnerClients
 from sandyard_api.runners.service import Runners
@@ -80,8 +81,7 @@ PUBLIC_SLICES = (
 INTERNAL_SLICES = (dispatch_routes.SLICE,)
 
 
-@dataclass(frozen=True, slots=True)
-class ControlPlane:
+class ControlPlane(msgspec.Struct, frozen=True):
     """An open control plane."""
 
     app: App
@@ -137,19 +137,17 @@ def public_app(
     services: Services, events: EventGateway, problems: Problems, clock: Clock, options: ControlPlaneOptions
 ) -> App:
     """The public API behind its gate."""
-    rates = RateLimits(options.rate_limits or {}, clock)
-    router = build_router(
-        PUBLIC_SLICES,
-        services.dependencies(),
-        problems,
-        guard=key_guard(services.keys, rates),
-        max_body_bytes=MAX_BODY_BYTES,
-    )
+    given = services.dependencies()
+    guard = key_guard(services.keys, RateLimits(options.rate_limits or {}, clock))
+
+    def build(slices: Sequence[Slice]) -> App:
+        return build_router(slices, given, problems, guard=guard, max_body_bytes=MAX_BODY_BYTES)
+
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )
     return Gate(
-        router,
+        Routers(PUBLIC_SLICES, build),
         events.app,
         services.storage,
         services.registry_app,

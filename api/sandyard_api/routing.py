@@ -1,12 +1,12 @@
-"""From the slices' handlers to one router."""
+"""From the slices' handlers to routers."""
 
 import inspect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from typing import Any, Self
 
+import msgspec
 from litestar import Litestar, Response, Router
 from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
@@ -15,12 +15,11 @@ from litestar.plugins.core import MsgspecDIPlugin
 from litestar.utils import join_paths
 
 from sandyard_api.access import AnyRequest, Guard
-from sandyard_api.asgi import App
+from sandyard_api.asgi import App, Receive, Scope, Send
 from sandyard_api.problems import Problems
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
+class Slice(msgspec.Struct, frozen=True):
     """Handlers below one path.
 
     In place of Litestar's own `Router`, which is built when it is imported and copied to the depth of every handler
@@ -29,7 +28,11 @@ class Slice:
 
     path: str
     handlers: Sequence[HTTPRouteHandler]
-    dependencies: Mapping[str, Provide] = field(default_factory=dict)
+    dependencies: Mapping[str, Provide] = msgspec.field(default_factory=dict)
+
+    def paths(self, handler: HTTPRouteHandler) -> list[str]:
+        """The whole paths of one of the handlers."""
+        return [join_paths([self.path, path]) for path in handler.paths]
 
     def placed(self, given: Mapping[str, Provide]) -> Iterator[HTTPRouteHandler]:
         """Each handler at its whole path, with what it asks for of `given` and of the slice's own dependencies."""
@@ -37,9 +40,63 @@ class Slice:
             own: Mapping[str, Any] = handler.dependencies or {}
             needed = _needed(handler, {**given, **self.dependencies, **own})
             placed = copy(handler)  # with its signature, which is parsed once, however many routers there are
-            placed.paths = {join_paths([self.path, path]) for path in handler.paths}
+            placed.paths = set(self.paths(handler))
             placed.dependencies = needed
             yield placed
+
+
+class Routers:
+    """One router for each beginning of the paths, built when the first request for it comes.
+
+    Building all is a tenth of a start, and hardly anybody uses all of the API. `build` makes one of the slices that it
+    is given. Raises `ValueError` where two handlers are for the same, since a router would take the first and say
+    nothing, and for a path that begins with a parameter.
+    """
+
+    def __init__(self, slices: Sequence[Slice], build: Callable[[Sequence[Slice]], App]) -> None:
+        _refuse_doubles(slices)
+        self._build = build
+        self._slices: dict[_Beginning, list[Slice]] = {}
+        for each in slices:
+            handlers: dict[_Beginning, list[HTTPRouteHandler]] = {}
+            for handler in each.handlers:
+                for beginning in {_beginning(path) for path in each.paths(handler)}:
+                    handlers.setdefault(beginning, []).append(handler)
+            for beginning, own in handlers.items():
+                self._slices.setdefault(beginning, []).append(Slice(each.path, own, each.dependencies))
+        if unknown := [part for beginning in self._slices for part in beginning if "{" in part]:
+            raise ValueError(f"paths begin with {', '.join(unknown)}")
+        self._routers: dict[_Beginning, App] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        beginning = _beginning(scope["path"])
+        slices = self._slices.get(beginning)
+        if slices is None:
+            slices, beginning = [], ()  # answers all others, who do not exist
+        router = self._routers.get(beginning)
+        if router is None:
+            router = self._routers[beginning] = self._build(slices)
+        await router(scope, receive, send)
+
+
+_Beginning = tuple[str, ...]
+
+
+def _beginning(path: str) -> _Beginning:
+    """The first two parts. Empty ones do not count, as for the router."""
+    return tuple([part for part in path.split("/") if part][:2])
+
+
+def _refuse_doubles(slices: Sequence[Slice]) -> None:
+    places = Counter(
+        f"{method} {path}"
+        for each in slices
+        for handler in each.handlers
+        for path in each.paths(handler)
+        for method in handler.http_methods
+    )
+    if more := [place for place, count in places.items() if count > 1]:
+        raise ValueError(f"more than one handler for {', '.join(more)}")
 
 
 def build_router(
@@ -52,14 +109,12 @@ def build_router(
 ) -> App:
     """The router of these slices; `given` is what every handler may ask for, by the name of its argument.
 
-    Raises `ValueError` where two handlers are for the same: the router would take the first, and say nothing.
+    Raises `ValueError` where two handlers are for the same.
     """
+    _refuse_doubles(slices)
     handlers = [handler for each in slices for handler in each.placed(given)]
-    places = Counter(f"{method} {path}" for each in handlers for path in each.paths for method in each.http_methods)
-    if more := [place for place, count in places.items() if count > 1]:
-        raise ValueError(f"more than one handler for {', '.join(more)}")
     router: Any = _Router(
-        route_handlers=[_Routes("/", route_handlers=[_options(handlers), *handlers])],
+        route_handlers=[_Routes("/", route_handlers=[_options(handlers), *handlers])] if handlers else [],
         guards=[guard],
         exception_handlers={Exception: problems.handle},
         request_max_body_size=max_body_bytes,

@@ -1,5 +1,6 @@
-"""From slices to one router."""
+"""From slices to routers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 
 from sandyard.virtual_clock import VirtualClock
+from sandyard_api.asgi import App, Message
 from sandyard_api.problems import Problems
-from sandyard_api.routing import Slice, build_router
+from sandyard_api.routing import Routers, Slice, build_router
 
 
 async def nobody(_connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -29,8 +31,67 @@ async def two(name: FromPath[str]) -> str:
     return name
 
 
+@get("/{name:str}")
+async def named(name: FromPath[str]) -> str:
+    """Whatever it is called."""
+    return name
+
+
 def test_two_handlers_for_the_same_are_refused() -> None:
     for slices in ([Slice("/s", [one]), Slice("/s/", [two])], [Slice("/s", [one, two])]):
         with pytest.raises(ValueError, match=r"more than one handler for GET /s/a/\{name:str\}"):
             build_router(slices, {}, Problems(VirtualClock()), guard=nobody, max_body_bytes=1)
     build_router([Slice("/s", [one]), Slice("/t", [two])], {}, Problems(VirtualClock()), guard=nobody, max_body_bytes=1)
+
+
+def routers(slices: list[Slice], built: list[list[str]]) -> Routers:
+    """Those of these slices; `built` is told of each that is made."""
+
+    def build(part: Sequence[Slice]) -> App:
+        built.append(sorted(path for each in part for handler in each.handlers for path in each.paths(handler)))
+        return build_router(part, {}, Problems(VirtualClock()), guard=nobody, max_body_bytes=1)
+
+    return Routers(slices, build)
+
+
+async def get_path(app: App, path: str) -> tuple[int, bytes]:
+    """Status and body."""
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    headers: list[tuple[bytes, bytes]] = []
+    scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": headers, "root_path": ""}
+    await app(scope, receive, send)
+    return sent[0]["status"], b"".join(each.get("body", b"") for each in sent)
+
+
+async def test_a_router_is_built_when_the_first_request_for_it_comes() -> None:
+    built: list[list[str]] = []
+    app = routers([Slice("/s", [one]), Slice("/s/b", [two]), Slice("/t", [two])], built)
+    assert built == []
+    assert await get_path(app, "/s/a/x") == (200, b"x")
+    assert await get_path(app, "//s//a/y") == (200, b"y")
+    assert built == [["/s/a/{name:str}"]]
+    assert await get_path(app, "/s/b/a/z") == (200, b"z")
+    assert built[1:] == [["/s/b/a/{name:str}"]]
+
+
+async def test_paths_that_nobody_has_share_one_router() -> None:
+    built: list[list[str]] = []
+    app = routers([Slice("/s", [one])], built)
+    for path in ("/", "/s", "/nothing", "/nothing/at/all"):
+        status, body = await get_path(app, path)
+        assert (status, b"Cannot GET" in body) == (404, True)
+    assert built == [[]]
+
+
+def test_paths_begin_with_names() -> None:
+    with pytest.raises(ValueError, match=r"paths begin with \{name:str\}"):
+        routers([Slice("/", [named])], [])
+    with pytest.raises(ValueError, match="more than one handler"):
+        routers([Slice("/s", [one, two])], [])
