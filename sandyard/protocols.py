@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.wsproto_impl import WSProtocol
 
 from sandyard.scopes import HANG_UP
 
@@ -118,14 +117,6 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.close)
-
-
-class WebSocketProtocol(WSProtocol):
-    """One WebSocket, which an application can hang up on."""
-
-    def handle_connect(self, event: Any) -> None:
-        super().handle_connect(event)
-        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]  # our own key in the scope
 
 
 def refusal(status: HTTPStatus, message: str) -> bytes:

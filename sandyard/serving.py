@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from sandyard.protocols import MAX_HEAD_BYTES, HttpProtocol, WebSocketProtocol
+from sandyard.protocols import MAX_HEAD_BYTES, HttpProtocol
 
 SHUTDOWN_SECONDS = 5
 MAX_SOCKET_PARENT = 60
@@ -76,6 +76,13 @@ def listen_unix(path: Path) -> socket.socket:
     return listener
 
 
+def _websocket(**given: Any) -> asyncio.Protocol:
+    """The protocol of a connection that becomes a WebSocket."""
+    from sandyard.websockets import WebSocketProtocol
+
+    return WebSocketProtocol(**given)
+
+
 @asynccontextmanager
 async def serve(
     app: Callable[..., Any],
@@ -94,7 +101,7 @@ async def serve(
     config = uvicorn.Config(
         app,
         http=HttpProtocol,
-        ws=WebSocketProtocol if websockets else "none",
+        ws=_websocket if websockets else "none",  # type: ignore[arg-type]  # whatever makes one will do
         ws_ping_interval=PING_SECONDS,
         ws_ping_timeout=None,
         ws_per_message_deflate=False,  # log streams would be carried at the speed of zlib

@@ -9,10 +9,15 @@ import ssl
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
-_ours: set[str] = set()
-"""Not empty in a process that is Sandyard's own, see `importing`."""
+LATER = ("pdb", "yaml")
+"""What Litestar imports, and nothing in a process of ours uses."""
+
+_is_ours = False
+"""Whether the process is Sandyard's own, see `importing`."""
 
 
 @contextmanager
@@ -23,7 +28,7 @@ def uncollected() -> Iterator[None]:
     try:
         yield
     finally:
-        if _ours:
+        if _is_ours:
             gc.freeze()
         if was_on:
             gc.enable()
@@ -32,9 +37,12 @@ def uncollected() -> Iterator[None]:
 @contextmanager
 def importing() -> Iterator[None]:
     """For importing what this process is for, which is thereby known for a process of ours."""
-    _ours.add("process")
+    global _is_ours
+    _is_ours = True
     with uncollected():
         _import_structlog()
+        for name in LATER:
+            _import_when_used(name)
         with _trusting_later():
             yield
 
@@ -48,6 +56,23 @@ def _import_structlog() -> None:
         import structlog  # noqa: F401
     finally:
         del sys.modules["rich"]
+
+
+def _import_when_used(name: str) -> None:
+    """`LazyLoader` is for this, but imports it at the second `import` where Python is older than 3.12.3.
+
+    Whoever uses the module has it. A package whose submodule is imported before anything else of it has that one twice.
+    """
+    if name in sys.modules:
+        return
+
+    def attribute(of: str) -> Any:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+        return getattr(import_module(name), of)
+
+    stand_in = sys.modules[name] = ModuleType(name)
+    stand_in.__getattr__ = attribute  # type: ignore[method-assign]  # of a module, PEP 562
 
 
 class _TrustingLater(ssl.SSLContext):

@@ -64,6 +64,27 @@ with importing():
 print(inside is own, ssl.SSLContext.set_default_verify_paths is own)
 """
 
+UNUSED = """
+import json, sys
+from sandyard.starting import LATER, importing
+with importing():
+    import sandyard.wiring
+stand_ins = [sys.modules[name] for name in LATER]
+unloaded = [module.__spec__ is None for module in stand_ins]
+import yaml
+from pdb import Pdb
+works = yaml.safe_load("a: [1]") == {"a": [1]} and Pdb.__name__ == "Pdb"
+replaced = [sys.modules[name] is not stand_in for name, stand_in in zip(LATER, stand_ins)]
+same = [stand_in.__file__ == sys.modules[name].__file__ for name, stand_in in zip(LATER, stand_ins)]
+print(json.dumps([unloaded, works, replaced, same, "wsproto" in sys.modules, "rich" in sys.modules]))
+"""
+
+
+def test_what_nobody_uses_is_not_imported_and_whoever_does_has_it() -> None:
+    done = subprocess.run([sys.executable, "-c", UNUSED], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [[True, True], True, [True, True], [True, True], False, False]
+
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_a_client_trusts_whom_the_machine_trusts_though_it_reads_that_only_when_it_asks(

@@ -16,7 +16,7 @@ DOMAIN = re.compile(r"(?=.{1,253}$)(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)
 LABELS_OF_A_DOMAIN = 2
 MAX_URL = 2048
 PROXY_HOST = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
-NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f-\uffff]")
+NOT_IN_URLS = re.compile(r"[^!-~]")
 BAD_PROXY = "Invalid outbound proxy URL. Must be http://[user:password@]host[:port], or https, and nothing behind"
 NO_LISTS: dict[str, Any] = {"network_block_all": False, "network_allow_list": None, "domain_allow_list": None}
 NETWORK_NEEDS = {

@@ -1,15 +1,18 @@
 """Who is let in, and the way from a login to the sandbox's daemon."""
 
 import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from sandyard_api.jobs.client import ControlPlane as ControlPlaneClient
 from sandyard_api.jobs.client import ControlPlaneError, SshAccessExpired, UnknownRoute
 from sandyard_api.jobs.wire import Route
-from sandyard_daemon.gateway_client import GatewayClosed, GatewayRefused, GatewaySocket
 from sandyard_proxy.doors import Doors
 from sandyard_proxy.errors import ControlPlaneAway, DoorUnreachable
 from sandyard_proxy.route_table import RouteTable
+
+if TYPE_CHECKING:
+    from sandyard_daemon.gateway_client import GatewaySocket
 
 STARTED = "started"
 TOKEN = re.compile(r"[a-z0-9]{1,128}")
@@ -60,8 +63,10 @@ class Access:
             raise Refused(f"The sandbox is not running: its state is {route.state}. Start it, then connect again.")
         return route
 
-    async def open(self, sandbox_id: str, target: str) -> GatewaySocket:
+    async def open(self, sandbox_id: str, target: str) -> "GatewaySocket":
         """A conversation with the daemon at `target`; the caller closes it. Raises `Refused`."""
+        from sandyard_daemon.gateway_client import GatewayClosed, GatewayRefused, GatewaySocket
+
         route = await self.route(sandbox_id)
         try:
             door = await self._doors.connect(route)
