@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 
 from sandyard import __version__
 from sandyard.authority import authority_of
+from sandyard.beside import beside
 from sandyard.bus import Bus
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
@@ -112,9 +113,10 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
         secrets = keep_secrets(settings, RandomIds())
         sockets = stack.enter_context(sockets_directory())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        if runtime is None:
-            runtime = await stack.enter_async_context(open_runtime(settings, keep_running=leave is Leave.RUNNING))
-        runtime = await stack.enter_async_context(open_faulty(runtime, bus))
+        # The runtime waits for its trial sandbox meanwhile.
+        opening = await stack.enter_async_context(
+            beside(_given(runtime) if runtime else open_runtime(settings, keep_running=leave is Leave.RUNNING))
+        )
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),
@@ -129,6 +131,7 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
                 ),
             )
         )
+        runtime = await stack.enter_async_context(open_faulty(await opening, bus))
         await stack.enter_async_context(
             serve(plane.internal_app, listen_unix(sockets / "internal.sock"), websockets=False)
         )
@@ -162,6 +165,12 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
             await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
         starting.close()
         yield Embedded(_origin(settings, port), secrets.api_key, runtime, ssh_note)
+
+
+@asynccontextmanager
+async def _given(runtime: Runtime) -> AsyncIterator[Runtime]:
+    """Somebody else's, who closes it."""
+    yield runtime
 
 
 def id_source(settings: Settings) -> IdSource:
