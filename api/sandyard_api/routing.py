@@ -12,6 +12,7 @@ from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.plugins import PluginProtocol
 from litestar.plugins.core import MsgspecDIPlugin
+from litestar.routes import HTTPRoute
 from litestar.utils import join_paths
 
 from sandyard_api.access import AnyRequest, Guard
@@ -121,8 +122,18 @@ def build_router(
         openapi_config=None,
         logging_config=None,
     )
+    _resolve_in_turn(router)
     app: App = router
     return app
+
+
+def _resolve_in_turn(router: Litestar) -> None:
+    """What a handler asks for is made by functions that never wait: a group of tasks for them would be a tenth of a
+    request's time."""
+    for route in router.routes:
+        if isinstance(route, HTTPRoute):
+            for _, model in route.route_handler_map.values():
+                model.dependency_batches = [{one} for batch in model.dependency_batches for one in batch]
 
 
 class _Router(Litestar):

@@ -1,11 +1,15 @@
 """From slices to routers."""
 
+import asyncio
+import json
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from litestar import get
 from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency as Given
+from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath
 
@@ -95,3 +99,33 @@ def test_paths_begin_with_names() -> None:
         routers([Slice("/", [named])], [])
     with pytest.raises(ValueError, match="more than one handler"):
         routers([Slice("/s", [one, two])], [])
+
+
+@get("/both")
+async def both(upper: Given[str], other: Given[str]) -> list[str]:
+    """What it asks for."""
+    return [upper, other, str(id(asyncio.current_task()))]
+
+
+async def test_what_a_handler_asks_for_is_made_in_turn_in_the_request_s_own_task() -> None:
+    tasks: list[str] = []
+
+    def make(value: str) -> str:
+        tasks.append(str(id(asyncio.current_task())))
+        return value
+
+    given = {
+        "lower": Provide(lambda: make("a"), sync_to_thread=False),
+        "upper": Provide(raised, sync_to_thread=False),
+        "other": Provide(lambda: make("b"), sync_to_thread=False),
+    }
+    app = build_router([Slice("/", [both])], given, Problems(VirtualClock()), guard=nobody, max_body_bytes=1)
+    _, body = await get_path(app, "/both")
+    upper, other, task = json.loads(body)
+    assert (upper, other) == ("A", "b")
+    assert tasks == [task, task]
+
+
+def raised(lower: Given[str]) -> str:
+    """Made of another."""
+    return lower.upper()
