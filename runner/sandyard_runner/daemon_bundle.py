@@ -94,7 +94,8 @@ class _Entry(msgspec.Struct, frozen=True):
     """One file of the bundle: where it goes, and what it is made from."""
 
     target: str
-    source: Path
+    source: str
+    """A path. Every start asks for all of them, and objects for six hundred paths cost as much as the files' times."""
     is_python: bool = False
     is_executable: bool = False
 
@@ -143,12 +144,12 @@ def _alone(directory: Path) -> Iterator[None]:
 def _entries(loader: Path) -> Iterator[_Entry]:
     interpreter = _interpreter()
     extensions = list(_extensions())
-    yield _Entry("bin/python3", interpreter, is_executable=True)
-    yield _Entry(f"{_LIB}/{loader.name}", loader, is_executable=True)
+    yield _Entry("bin/python3", str(interpreter), is_executable=True)
+    yield _Entry(f"{_LIB}/{loader.name}", str(loader), is_executable=True)
     for extension in extensions:
-        yield _Entry(f"{_STDLIB}/lib-dynload/{extension.name}", extension)
+        yield _Entry(f"{_STDLIB}/lib-dynload/{extension.name}", str(extension))
     for name, library in _libraries(loader, interpreter, extensions).items():
-        yield _Entry(f"{_LIB}/{name}", library)
+        yield _Entry(f"{_LIB}/{name}", str(library))
     yield from _stdlib_modules()
     for package in PACKAGES:
         yield from _package_modules(package)
@@ -170,15 +171,15 @@ def _extensions() -> Iterator[Path]:
 
 
 def _stdlib_modules() -> Iterator[_Entry]:
-    root = _stdlib_directory()
+    root = str(_stdlib_directory())
     for folder, folders, names in os.walk(root):
-        inside = Path(folder).relative_to(root)
-        if not inside.parts:
+        if folder == root:
             folders[:], names[:] = filter(_is_wanted, folders), filter(_is_wanted, names)
         folders[:] = [name for name in folders if name not in ("test", "__pycache__")]
         for name in names:
             if name.endswith(".py"):
-                yield _Entry(f"{_STDLIB}/{inside / name}c", Path(folder, name), is_python=True)
+                path = f"{folder}/{name}"
+                yield _Entry(f"{_STDLIB}{path.removeprefix(root)}c", path, is_python=True)
 
 
 def _is_wanted(top: str) -> bool:
@@ -191,16 +192,18 @@ def _package_modules(package: str) -> Iterator[_Entry]:
         if package == PACKAGES[0]:
             raise BundleError(f"the package {package} is not installed")
         return
-    root = Path(spec.submodule_search_locations[0])
-    for path in (*root.rglob("*.py"), *root.rglob("*.cjs")):
-        relative = path.relative_to(root)
-        if "tests" in relative.parts:
-            continue
-        if relative.parts[0] == "guest" and path.name != "__init__.py":
-            # For the sandbox's own interpreters, which cannot read our bytecode.
-            yield _Entry(f"{_STDLIB}/{package}/{relative}", path)
-        else:
-            yield _Entry(f"{_STDLIB}/{package}/{relative.with_suffix('.pyc')}", path, is_python=True)
+    root = spec.submodule_search_locations[0]
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if name not in ("tests", "__pycache__")]
+        inside = folder.removeprefix(root)
+        is_guest = f"{inside}/".startswith("/guest/")
+        for name in names:
+            target, path = f"{_STDLIB}/{package}{inside}/{name}", f"{folder}/{name}"
+            if is_guest and name != "__init__.py" and name.endswith((".py", ".cjs")):
+                # For the sandbox's own interpreters, which cannot read our bytecode.
+                yield _Entry(target, path)
+            elif name.endswith(".py"):
+                yield _Entry(f"{target}c", path, is_python=True)
 
 
 def _loader_of(executable: Path) -> Path:
@@ -260,7 +263,7 @@ def _digest(entries: Sequence[_Entry]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     digest.update(f"{LAYOUT_VERSION} {sys.version}".encode())
     for entry in entries:
-        content = entry.source.read_bytes()
+        content = Path(entry.source).read_bytes()
         digest.update(f"\0{entry.target}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
@@ -270,7 +273,7 @@ def _stamp(entries: Sequence[_Entry]) -> str:
     """What changes when any file is another one, by name, size and time: to read them all takes ten times as long."""
     stamp = hashlib.blake2b(f"{LAYOUT_VERSION} {sys.version}".encode(), digest_size=16)
     for entry in entries:
-        status = entry.source.stat()
+        status = os.stat(entry.source)
         stamp.update(f"\0{entry.target}\0{entry.source}\0{status.st_size}\0{status.st_mtime_ns}".encode())
     return stamp.hexdigest()
 
@@ -300,7 +303,7 @@ def _build(destination: Path, entries: Sequence[_Entry]) -> None:
             target = root / entry.target
             _make_directories(root, target.parent)
             if entry.is_python:
-                _write_bytecode(entry.source, target)
+                _write_bytecode(Path(entry.source), target)
             else:
                 shutil.copyfile(entry.source, target)
             # Whatever the umask: the daemon may run as any user of the sandbox.
