@@ -35,11 +35,13 @@ def measure(bench: Bench) -> Iterator[Row]:
 
 
 def _server(bench: Bench) -> Iterator[Row]:
-    _start_server(bench)  # compiles and builds what is kept
-    seconds, imports = interleaved(bench.rounds(7), lambda: _start_server(bench), _import)
-    yield Figure(
-        "test server until ready, new data directory", seconds, "s", imports, "importing its modules alone", at_most(1)
+    _start_server(bench, "none")  # compiles and builds what is kept
+    plain, isolated, imports = interleaved(
+        bench.rounds(7), lambda: _start_server(bench, "none"), lambda: _start_server(bench, "namespaces"), _import
     )
+    alone = "importing its modules alone"
+    yield Figure("test server until ready, new data directory", plain, "s", imports, alone, at_most(1))
+    yield Figure("test server with sandboxes in namespaces, the same", isolated, "s", imports, alone, at_most(1))
     plugin, plain = interleaved(bench.rounds(5), lambda: _test(bench, "sandyard"), lambda: _test(bench, ""))
     yield Figure("a test with the plugin's `sandyard`", plugin, "ms", plain, "an empty test", note=f"of {TESTS}")
 
@@ -73,11 +75,11 @@ def _test(bench: Bench, argument: str) -> float:
     return float((folder / "took").read_text()) / (TESTS - 1) * MILLISECONDS
 
 
-def _start_server(bench: Bench) -> float:
+def _start_server(bench: Bench, isolation: str) -> float:
     folder = bench.new_folder()
     command = [sys.executable, "-m", "sandyard.testing.server", str(folder), str(os.getpid()), "--runtime", "local"]
     begun = time.perf_counter()
-    server = subprocess.Popen([*command, "--isolation", "none"], env=os.environ | WITH_BYTECODE)
+    server = subprocess.Popen([*command, "--isolation", isolation], env=os.environ | WITH_BYTECODE)
     while not (folder / READY).exists():
         assert server.poll() is None
         assert time.perf_counter() - begun < START_SECONDS
