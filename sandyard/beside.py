@@ -39,9 +39,16 @@ async def beside(context: AbstractAsyncContextManager[Value]) -> AsyncIterator[A
 
     task = asyncio.create_task(hold(), name="beside")
     try:
+        await asyncio.sleep(0)  # cancelled before it has begun, it could not say that it was told to end
         yield entered
     finally:
         leaving.set()
         if not is_inside:
             task.cancel()
-        await task
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        task.result()

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -63,15 +64,17 @@ def _import_when_used(name: str) -> None:
 
     Whoever uses the module has it. A package whose submodule is imported before anything else of it has that one twice.
     """
-    if name in sys.modules:
+    if name in sys.modules or (spec := find_spec(name)) is None:
         return
 
     def attribute(of: str) -> Any:
         if sys.modules.get(name) is stand_in:
-            del sys.modules[name]
+            sys.modules.pop(name, None)
         return getattr(import_module(name), of)
 
-    stand_in = sys.modules[name] = ModuleType(name)
+    stand_in = ModuleType(name)
+    stand_in.__spec__ = spec
+    sys.modules[name] = stand_in
     stand_in.__getattr__ = attribute  # type: ignore[method-assign]  # of a module, PEP 562
 
 

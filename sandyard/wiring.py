@@ -93,7 +93,8 @@ async def open_bus(url: str) -> AsyncIterator[Bus]:
 async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | None = None) -> AsyncIterator[Embedded]:
     """API, runner and proxy in this process, on one port; closed in reverse order.
 
-    `runtime`: one that is open already, in place of the settings' choice; it stays open.
+    `runtime`: one that is open already, in place of the settings' choice; it stays open. One that cannot be opened is
+    told of when the database is up to date.
 
     Between the parts loopback HTTP is used all the same, over unix sockets that only we can open: an in-process
     transport would answer only when a stream is over.
@@ -113,10 +114,9 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
         secrets = keep_secrets(settings, RandomIds())
         sockets = stack.enter_context(sockets_directory())
         bus = await stack.enter_async_context(open_bus(settings.bus_url))
-        # The runtime waits for its trial sandbox meanwhile.
-        opening = await stack.enter_async_context(
-            beside(_given(runtime) if runtime else open_runtime(settings, keep_running=leave is Leave.RUNNING))
-        )
+        keep = leave is Leave.RUNNING
+        opened = open_runtime(settings, keep_running=keep) if runtime is None else _given(runtime)
+        opening = await stack.enter_async_context(beside(opened))  # which waits for a trial sandbox meanwhile
         plane = await stack.enter_async_context(
             open_control_plane(
                 database_url=settings.resolved_database_url(),

@@ -67,16 +67,14 @@ class Routers:
                 self._slices.setdefault(beginning, []).append(Slice(each.path, own, each.dependencies))
         if unknown := [part for beginning in self._slices for part in beginning if "{" in part]:
             raise ValueError(f"paths begin with {', '.join(unknown)}")
-        self._routers: dict[_Beginning, App] = {}
+        self._routers: dict[_Beginning | None, App] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        beginning = _beginning(scope["path"])
-        slices = self._slices.get(beginning)
-        if slices is None:
-            slices, beginning = [], ()  # answers all others, who do not exist
+        asked = _beginning(scope["path"])
+        beginning = asked if asked in self._slices else None  # one router for all paths that do not exist
         router = self._routers.get(beginning)
         if router is None:
-            router = self._routers[beginning] = self._build(slices)
+            router = self._routers[beginning] = self._build(self._slices[beginning] if beginning is not None else ())
         await router(scope, receive, send)
 
 

@@ -41,6 +41,12 @@ async def named(name: FromPath[str]) -> str:
     return name
 
 
+@get("/")
+async def root() -> str:
+    """Of the root."""
+    return "root"
+
+
 def test_two_handlers_for_the_same_are_refused() -> None:
     for slices in ([Slice("/s", [one]), Slice("/s/", [two])], [Slice("/s", [one, two])]):
         with pytest.raises(ValueError, match=r"more than one handler for GET /s/a/\{name:str\}"):
@@ -92,6 +98,11 @@ async def test_paths_that_nobody_has_share_one_router() -> None:
         status, body = await get_path(app, path)
         assert (status, b"Cannot GET" in body) == (404, True)
     assert built == [[]]
+
+
+async def test_a_handler_of_the_root_is_found_whatever_was_asked_before() -> None:
+    app = routers([Slice("/", [root])], [])
+    assert [(await get_path(app, path))[0] for path in ("/nothing", "/", "/nothing")] == [404, 200, 404]
 
 
 def test_paths_begin_with_names() -> None:

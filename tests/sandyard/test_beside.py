@@ -18,6 +18,7 @@ class Thing:
         self.entering: BaseException | None = None
         self.leaving: BaseException | None = None
         self.said: list[str] = []
+        self.slow = 0.0
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[str]:
@@ -34,7 +35,7 @@ class Thing:
             self.said.append("open")
             yield "value"
         finally:
-            await asyncio.sleep(0)
+            await asyncio.sleep(self.slow)
             assert asyncio.current_task() is task
             self.said.append("closed")
             if self.leaving:
@@ -123,3 +124,37 @@ async def test_whoever_is_cancelled_while_waiting_is_cancelled_and_the_opening_w
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert thing.said == ["closed"]
+
+
+@pytest.mark.parametrize("error", [KeyError("block"), None])
+async def test_a_block_may_end_before_the_opening_has_begun(thing: Thing, error: Exception | None) -> None:
+    async def block() -> None:
+        async with beside(thing.opened()):
+            if error is not None:
+                raise error
+
+    if error is None:
+        await block()
+    else:
+        with pytest.raises(KeyError, match="block"):
+            await block()
+    assert thing.said == ["closed"]
+
+
+async def test_whoever_is_cancelled_while_the_opening_is_cut_short_is_cancelled(thing: Thing) -> None:
+    thing.slow = 0.2
+    went_on = False
+
+    async def wait() -> None:
+        nonlocal went_on
+        async with beside(thing.opened()):
+            await asyncio.sleep(0)
+        went_on = True
+
+    waiting = asyncio.create_task(wait())
+    await asyncio.sleep(0.05)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert not went_on
+    assert len(asyncio.all_tasks()) == 1

@@ -202,6 +202,22 @@ print(json.load(urllib.request.urlopen(ask))["state"])
 """
 
 
+@pytest.mark.parametrize("url", ["mysql://me:hunter2@localhost/y", "postgresql://me:hunter2@127.0.0.1:1/y"])
+def test_up_without_its_database_ends_with_one_line_and_leaves_nothing(
+    url: str, isolation: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    where = ("--data-dir", str(data), "--port", "0", "--runtime", "local", "--isolation", isolation)
+    refused = sandyard("up", *where, SANDYARD_DATABASE_URL=url)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("Error: the database")
+    assert len(refused.stderr.splitlines()) == 1
+    assert "hunter2" not in refused.stderr
+    assert processes_of(data) == []
+    assert mounts_of(data) == []
+    assert list(data.glob("sandboxes/*")) == []
+
+
 def test_run_sets_the_environment_and_removes_everything(isolation: str, tmp_path: Path) -> None:
     command = [sys.executable, "-c", CREATES_A_SANDBOX]
     done = sandyard("run", "--runtime", "local", "--isolation", isolation, "--", *command, TMPDIR=str(tmp_path))

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from rich.pretty import pretty_repr
 
 from sandyard.concealing import Concealing
 from sandyard_api.image_registry.credentials import ImageLogin
@@ -30,6 +31,7 @@ def test_what_is_concealed_is_not_shown(value: Concealing) -> None:
     assert value.concealed <= set(value.__struct_fields__)
     assert SECRET not in repr(value)
     assert SECRET not in repr([value])
+    assert SECRET not in pretty_repr([value])
 
 
 def test_it_is_not_shown_by_what_holds_it() -> None:

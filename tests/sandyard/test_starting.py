@@ -66,14 +66,16 @@ print(inside is own, ssl.SSLContext.set_default_verify_paths is own)
 
 UNUSED = """
 import json, sys
+from importlib.util import find_spec
 from sandyard.starting import LATER, importing
 with importing():
     import sandyard.wiring
 stand_ins = [sys.modules[name] for name in LATER]
-unloaded = [module.__spec__ is None for module in stand_ins]
+unloaded = ["__file__" not in vars(module) for module in stand_ins]
+found = all(find_spec(name).origin.startswith("/") for name in LATER)
 import yaml
 from pdb import Pdb
-works = yaml.safe_load("a: [1]") == {"a": [1]} and Pdb.__name__ == "Pdb"
+works = found and yaml.safe_load("a: [1]") == {"a": [1]} and Pdb.__name__ == "Pdb"
 replaced = [sys.modules[name] is not stand_in for name, stand_in in zip(LATER, stand_ins)]
 same = [stand_in.__file__ == sys.modules[name].__file__ for name, stand_in in zip(LATER, stand_ins)]
 print(json.dumps([unloaded, works, replaced, same, "wsproto" in sys.modules, "rich" in sys.modules]))

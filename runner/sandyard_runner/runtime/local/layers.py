@@ -40,7 +40,7 @@ class ImageConfig(msgspec.Struct, frozen=True):
 class Footing(msgspec.Struct, frozen=True):
     """What a sandbox or an image stands on."""
 
-    layers: tuple[str, ...] = ()
+    layers: tuple[str, ...]
     """Ids, the lowest first; none: the host's own directories alone."""
     config: ImageConfig = msgspec.field(default_factory=ImageConfig)
 

@@ -103,7 +103,7 @@ class Layout(msgspec.Struct):
         found = Footing.load(self.base(spec.sandbox_id))
         if found is None and spec.image is not None and not self.exists(spec.sandbox_id):
             found = self.kept.footing(spec.image)
-        return found or Footing()
+        return found or Footing(())
 
     def tree(self, base: Path, layers: Sequence[str]) -> Tree:
         """The directories of what is in `base` and stands on `layers`. Raises `RuntimeFailure` where one is gone."""

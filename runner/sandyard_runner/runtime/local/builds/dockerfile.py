@@ -1,6 +1,5 @@
 """Reading a Dockerfile as the classic builder does. Nothing is run here. *Source:* Docker's Dockerfile reference."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -46,10 +45,9 @@ class Instruction(msgspec.Struct, frozen=True):
         if not self.text.startswith("["):
             return None
         try:
-            words = json.loads(self.text)
-        except ValueError:
+            return msgspec.json.decode(self.text, type=list[str])
+        except msgspec.DecodeError:
             return None
-        return words if isinstance(words, list) and all(isinstance(word, str) for word in words) else None
 
     def words(self, variables: Mapping[str, str]) -> list[str]:
         """Its words, unquoted, with variables replaced. Raises `DockerfileError` for a quote that is not closed."""
