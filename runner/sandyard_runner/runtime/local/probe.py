@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import uuid
+from pathlib import Path
 
 import structlog
 
@@ -28,9 +29,7 @@ async def probe(layout: Layout, veth: Veth) -> None:
     trial = f"probe-{uuid.uuid4().hex[:12]}"
     spec = SandboxSpec(sandbox_id=trial, organization_id="", name="probe", door_secret="")
     try:
-        await asyncio.to_thread(layout.make, spec)
-        (layout.base(trial) / SPEC_FILE).unlink()  # a probe that is cut short is removed by the next start
-        door = await asyncio.to_thread(prepare_door, layout.options.doors_dir, trial, "")
+        door = await asyncio.to_thread(_make, layout, spec)
         launched = await launch_namespaces(layout.isolated(spec, door, None, ("/bin/sleep", "60")))
         try:
             if layout.options.network is Network.AUTO:
@@ -47,6 +46,12 @@ async def probe(layout: Layout, veth: Veth) -> None:
         raise RuntimeFailure(f"the local runtime cannot work in {layout.options.data_dir}: {error}") from error
     finally:
         await asyncio.to_thread(layout.delete, trial)
+
+
+def _make(layout: Layout, trial: SandboxSpec) -> Path:
+    layout.make(trial)
+    (layout.base(trial.sandbox_id) / SPEC_FILE).unlink()  # a probe that is cut short is removed by the next start
+    return prepare_door(layout.options.doors_dir, trial.sandbox_id, "")
 
 
 async def _find_uplink(trial: str, launched: Launched, veth: Veth) -> network.Uplink | None:

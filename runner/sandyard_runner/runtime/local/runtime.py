@@ -196,11 +196,7 @@ class LocalRuntime(Keeping, WayOut):
     async def adopt(self) -> None:
         """Take over what an earlier process of ours left: sandboxes that serve on, and remains to clear away."""
         self._layout.sandboxes.mkdir(parents=True, exist_ok=True, mode=0o700)
-        await asyncio.to_thread(self._limits.sweep)
-        await asyncio.to_thread(self._layout.kept.sweep)
-        await asyncio.to_thread(self._layout.layers.sweep)
-        if self._layout.is_isolated and os.geteuid() == 0:
-            self._layout.hidden = await asyncio.to_thread(hidden_paths)
+        await asyncio.to_thread(self._look_around)
         for base in self._layout.sandboxes.iterdir():
             run = Run.load(self._layout.run_file(base.name))
             if not self._layout.exists(base.name):
@@ -214,6 +210,13 @@ class LocalRuntime(Keeping, WayOut):
                 await asyncio.to_thread(self._clear_away, base.name, run, None)
         await self._veth.sweep(self._running)
         await self._builds.prune()
+
+    def _look_around(self) -> None:
+        self._limits.sweep()
+        self._layout.kept.sweep()
+        self._layout.layers.sweep()
+        if self._layout.is_isolated and os.geteuid() == 0:
+            self._layout.hidden = hidden_paths()
 
     async def _start(self, spec: SandboxSpec) -> None:
         account = await asyncio.to_thread(self._layout.account, spec)

@@ -256,21 +256,31 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, onerror=_make_removable)
 
 
-def hidden_paths() -> list[str]:
-    """What below /etc others than root cannot read: keys, password hashes, credentials. Relative to /etc."""
+def hidden_paths(root: str = "/etc") -> list[str]:
+    """What below `root` others than root cannot read: keys, password hashes, credentials. Relative to it."""
     hidden: list[str] = []
-    for directory, names, files in os.walk("/etc"):
-        relative = os.path.relpath(directory, "/etc")
-        for name in [*names, *files]:
-            path = os.path.normpath(os.path.join(relative, name))
+    waiting = [""]
+    while waiting:
+        inside = waiting.pop()
+        for entry in _entries(f"{root}/{inside}"):
+            path = f"{inside}{entry.name}"
             with contextlib.suppress(OSError):
-                status = os.lstat(os.path.join("/etc", path))
-                wanted = 0o5 if stat.S_ISDIR(status.st_mode) else 0o4
-                if not stat.S_ISLNK(status.st_mode) and status.st_mode & wanted != wanted:
+                mode = entry.stat(follow_symlinks=False).st_mode
+                wanted = 0o5 if stat.S_ISDIR(mode) else 0o4
+                if mode & wanted != wanted and not stat.S_ISLNK(mode):
                     hidden.append(path)
-        names[:] = [name for name in names if os.path.normpath(os.path.join(relative, name)) not in hidden]
+                elif stat.S_ISDIR(mode):
+                    waiting.append(f"{path}/")
     kept = {*READABLE_ALWAYS, "shadow", "gshadow"}
-    return [path for path in hidden if path.split("/")[0] not in kept]
+    return sorted(path for path in hidden if path.split("/")[0] not in kept)
+
+
+def _entries(directory: str) -> "list[os.DirEntry[str]]":
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except OSError:  # gone meanwhile
+        return []
 
 
 def sandbox_passwd() -> str:
