@@ -15,9 +15,8 @@ async def beside(context: AbstractAsyncContextManager[Value]) -> AsyncIterator[A
     Yields what waits for the value, and raises what entering raised.
     """
     entered: asyncio.Future[Value] = asyncio.get_running_loop().create_future()
-    entered.add_done_callback(
-        lambda done: done.cancelled() or done.exception()
-    )  # known, whether or not it is waited for
+    # Its error is known, whether or not anybody waits for it.
+    entered.add_done_callback(lambda done: done.cancelled() or done.exception())
     leaving = asyncio.Event()
     is_inside = False
 
