@@ -164,6 +164,7 @@ async def open_embedded(settings: Settings, *, leave: Leave, runtime: Runtime | 
         if secure is not None:
             await stack.enter_async_context(serve(proxy, secure.listener, certificate=secure.certificate))
         starting.close()
+        await stack.enter_async_context(plane.routers.preparing())
         yield Embedded(_origin(settings, port), secrets.api_key, runtime, ssh_note)
 
 
@@ -322,6 +323,7 @@ async def open_api(settings: Settings) -> AsyncIterator[None]:
         )
         await stack.enter_async_context(serve(plane.internal_app, _listen(settings.internal_listen), websockets=False))
         await stack.enter_async_context(serve(plane.app, listen_tcp(settings.host, settings.port)))
+        await stack.enter_async_context(plane.routers.preparing())
         yield
 
 

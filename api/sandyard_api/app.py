@@ -86,6 +86,8 @@ class ControlPlane(msgspec.Struct, frozen=True):
 
     app: App
     """Public: `/api`, `/api/socket.io`, `/_sandyard`. Serve it with WebSockets on."""
+    routers: Routers
+    """What is behind it; to be prepared once it is served."""
     internal_app: App
     """For runners and proxies only: `/internal`."""
     database: Database
@@ -128,26 +130,32 @@ async def open_control_plane(
         await stack.enter_async_context(services.timers.running())
         await stack.enter_async_context(services.warm_keeper.running())
         problems = Problems(clock)
-        public = public_app(services, events, problems, clock, options)
+        routers = public_routers(services, problems, clock, options)
+        public = public_app(routers, services, events, problems, options)
         inner = internal_app(services, problems, options)
-        yield ControlPlane(public, inner, database, services.timers, services.runners, services.warm_keeper)
+        yield ControlPlane(public, routers, inner, database, services.timers, services.runners, services.warm_keeper)
 
 
-def public_app(
-    services: Services, events: EventGateway, problems: Problems, clock: Clock, options: ControlPlaneOptions
-) -> App:
-    """The public API behind its gate."""
+def public_routers(services: Services, problems: Problems, clock: Clock, options: ControlPlaneOptions) -> Routers:
+    """The public API."""
     given = services.dependencies()
     guard = key_guard(services.keys, RateLimits(options.rate_limits or {}, clock))
 
     def build(slices: Sequence[Slice]) -> App:
         return build_router(slices, given, problems, guard=guard, max_body_bytes=MAX_BODY_BYTES)
 
+    return Routers(PUBLIC_SLICES, build)
+
+
+def public_app(
+    routers: Routers, services: Services, events: EventGateway, problems: Problems, options: ControlPlaneOptions
+) -> App:
+    """The public API behind its gate."""
     origins = Origins(
         public_url=options.public_url, allowed_hosts=options.allowed_hosts, trust_forwarded=options.trust_forwarded
     )
     return Gate(
-        Routers(PUBLIC_SLICES, build),
+        routers,
         events.app,
         services.storage,
         services.registry_app,

@@ -17,6 +17,7 @@ from sandyard.virtual_clock import VirtualClock
 from sandyard_api.asgi import App, Message
 from sandyard_api.problems import Problems
 from sandyard_api.routing import Routers, Slice, build_router
+from tests.proxy.doubles import until
 
 
 async def nobody(_connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -89,6 +90,27 @@ async def test_a_router_is_built_when_the_first_request_for_it_comes() -> None:
     assert built == [["/s/a/{name:str}"]]
     assert await get_path(app, "/s/b/a/z") == (200, b"z")
     assert built[1:] == [["/s/b/a/{name:str}"]]
+
+
+async def test_routers_are_built_in_quiet_before_anybody_asks() -> None:
+    built: list[list[str]] = []
+    app = routers([Slice("/s", [one]), Slice("/t", [two]), Slice("/u", [one])], built)
+    await get_path(app, "/t/a/x")
+    async with app.preparing():
+        assert built == [["/t/a/{name:str}"]]
+        await until(lambda: len(built) == 3)
+    assert sorted(built) == [["/s/a/{name:str}"], ["/t/a/{name:str}"], ["/u/a/{name:str}"]]
+    assert await get_path(app, "/u/a/y") == (200, b"y")
+    assert len(built) == 3
+
+
+async def test_preparing_ends_with_its_block() -> None:
+    built: list[list[str]] = []
+    async with routers([Slice("/s", [one]), Slice("/t", [two])], built).preparing():
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.02)
+    assert len(built) == 1
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_paths_that_nobody_has_share_one_router() -> None:
