@@ -1,11 +1,23 @@
-"""Opening something while something else is opened."""
+"""What goes on beside a block: work that ends with it, and opening something while something else is opened."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from typing import Any, TypeVar
 
 Value = TypeVar("Value")
+
+
+@asynccontextmanager
+async def meanwhile(work: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
+    """Do `work` in a task for as long as the block lasts. What it raised by then is raised at the block's end."""
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 @asynccontextmanager

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from copy import copy
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ from litestar.plugins.core import MsgspecDIPlugin
 from litestar.routes import HTTPRoute
 from litestar.utils import join_paths
 
+from sandyard.beside import meanwhile
 from sandyard_api.access import AnyRequest, Guard
 from sandyard_api.asgi import App, Receive, Scope, Send
 from sandyard_api.problems import Problems
@@ -82,13 +83,8 @@ class Routers:
     @asynccontextmanager
     async def preparing(self) -> AsyncIterator[None]:
         """Build what no request has asked for yet, one after the other while the block lasts."""
-        task = asyncio.create_task(self._prepare(), name="routers")
-        try:
+        async with meanwhile(self._prepare(), name="routers"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def _prepare(self) -> None:
         for beginning in self._slices:

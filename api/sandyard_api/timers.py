@@ -1,13 +1,13 @@
 """What happens because time passes: auto-stop, auto-delete, time limits, lost work, old records. One task owns it."""
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy import ColumnElement, and_, delete, exists, or_, select
 
+from sandyard.beside import meanwhile
 from sandyard.clock import Clock
 from sandyard.virtual_clock import machine_of
 from sandyard_api.database import Database
@@ -83,13 +83,8 @@ class Timers:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look again and again for as long as the block lasts."""
-        task = asyncio.create_task(self._run(), name="timers")
-        try:
+        async with meanwhile(self._run(), name="timers"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     async def look(self) -> None:
         """Do all that is due now."""

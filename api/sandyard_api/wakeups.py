@@ -3,10 +3,11 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 
+from sandyard.beside import meanwhile
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
 
@@ -79,13 +80,8 @@ class Wakeups:
                 async for message in subscription:
                     self._wake(message.payload.decode(errors="replace"))
 
-            task = asyncio.create_task(relay(), name=f"wakeups-{self._channel}")
-            try:
+            async with meanwhile(relay(), name=f"wakeups-{self._channel}"):
                 yield
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
 
     def _wake(self, key: str) -> None:
         for watch in tuple(self._watches.get(key, ())):

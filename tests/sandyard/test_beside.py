@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sandyard.beside import beside
+from sandyard.beside import beside, meanwhile
 
 
 class Thing:
@@ -158,3 +158,31 @@ async def test_whoever_is_cancelled_while_the_opening_is_cut_short_is_cancelled(
         await waiting
     assert not went_on
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_work_goes_on_for_as_long_as_the_block_lasts() -> None:
+    said: list[str] = []
+
+    async def work() -> None:
+        try:
+            said.append("works")
+            await asyncio.Event().wait()
+        finally:
+            said.append("ended")
+
+    async with meanwhile(work(), name="work"):
+        await asyncio.sleep(0)
+        assert said == ["works"]
+    assert said == ["works", "ended"]
+
+
+async def test_work_that_failed_is_told_of_at_the_end_of_the_block() -> None:
+    async def work() -> None:
+        raise ValueError("broken")
+
+    async def block() -> None:
+        async with meanwhile(work(), name="work"):
+            await asyncio.sleep(0)
+
+    with pytest.raises(ValueError, match="broken"):
+        await block()

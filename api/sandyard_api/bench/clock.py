@@ -5,13 +5,14 @@ The state is a row that each replica reads at its start, and a hint on the bus t
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 
 import msgspec
 import structlog
 from sqlalchemy import exists, select
 
+from sandyard.beside import meanwhile
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
 from sandyard.virtual_clock import ClockState, VirtualClock, machine_of
@@ -83,13 +84,8 @@ class ClockControl:
                     self._virtual.state = msgspec.json.decode(message.payload, type=ClockState)
                     self._keys.forget()
 
-            task = asyncio.create_task(relay(), name="clock")
-            try:
+            async with meanwhile(relay(), name="clock"):
                 yield
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
 
     @property
     def state(self) -> ClockState:

@@ -3,15 +3,15 @@
 The library is imported with the first socket: it takes an eighth of the time until a start is ready.
 """
 
-import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
 
+from sandyard.beside import meanwhile
 from sandyard.bus import Bus
 from sandyard_api.access import SCOPE_ORIGIN
 from sandyard_api.api_keys.service import ApiKeys
@@ -72,13 +72,10 @@ class EventGateway:
                         # One event that cannot be sent must not end all the others.
                         log.exception("event_not_pushed")
 
-            task = asyncio.create_task(relay(), name="events")
             try:
-                yield
+                async with meanwhile(relay(), name="events"):
+                    yield
             finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
                 if self._server is not None:
                     await self._server.shutdown()
 

@@ -3,13 +3,14 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 import structlog
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from sandyard.beside import meanwhile
 from sandyard.clock import Clock
 from sandyard.ids import RandomIds
 from sandyard.virtual_clock import machine_of
@@ -79,13 +80,8 @@ class WarmKeeper:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look whenever something changed, and now and then, for as long as the block lasts."""
-        task = asyncio.create_task(self._run(), name="warm-pools")
-        try:
+        async with meanwhile(self._run(), name="warm-pools"):
             yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
     def note_claim(self) -> None:
         """One was handed out just now."""

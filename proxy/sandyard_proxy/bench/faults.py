@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from sandyard.beside import meanwhile
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
 from sandyard.faults import rules
@@ -64,14 +65,9 @@ class Faults:
                     if told is not None and told.sender != self._sender:
                         await self._hear(told)
 
-            task = asyncio.create_task(listen(), name="faults")
-            try:
+            async with meanwhile(listen(), name="faults"):
                 await self._say(Hello(sender=self._sender))
                 yield
-            finally:
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
 
     async def add(self, organization_id: str, rule: rules.Rule) -> Entry:
         """Put a rule in force here and everywhere."""

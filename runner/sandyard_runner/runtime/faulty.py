@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import cast
 from uuid import uuid4
 
 import structlog
 
+from sandyard.beside import meanwhile
 from sandyard.bus import Bus, BusError
 from sandyard.faults.rules import PullFails
 from sandyard.faults.sharing import (
@@ -43,14 +44,9 @@ async def open_faulty(runtime: Runtime, bus: Bus) -> AsyncIterator[Runtime]:
                 if (told := decode(message.payload)) is not None:
                     await faulty.hear(told)
 
-        task = asyncio.create_task(listen(), name="faults")
-        try:
+        async with meanwhile(listen(), name="faults"):
             await faulty.say(Hello(sender=faulty.sender))
             yield cast(Runtime, faulty)
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
 
 
 def _around(runtime: Runtime, bus: Bus) -> "_Faulty":
