@@ -36,7 +36,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0
         """Read since something came of it: the parser keeps what is unfinished, without an end."""
         self._head_timer: asyncio.TimerHandle | None = None
-        self._is_refused = False
+        self._is_over = False
         self._has_spoken = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -48,7 +48,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_refused:
+        if self._is_over:
             return
         if not self._has_spoken and data.startswith(TLS_HANDSHAKE):
             # Container engines try this first at every push and pull: no line in the log for each.
@@ -66,7 +66,7 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self._await_head()
         super().on_message_begin()
-        self.scope[HANG_UP] = self.transport.close  # type: ignore[literal-required]  # our own key in the scope
+        self.scope[HANG_UP] = self._hang_up  # type: ignore[literal-required]  # our own key in the scope
 
     def on_headers_complete(self) -> None:
         self._fruitless_bytes = 0
@@ -101,22 +101,37 @@ class HttpProtocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.REQUEST_TIMEOUT, f"No whole request within {self.head_seconds:g} s")
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
-        """Answer, unless another answer has begun, and close.
-
-        Not at once: closed with bytes unread, a connection is reset, and the answer is lost to whoever still sends.
-        """
-        if self._is_refused or self.transport.is_closing():
+        """Answer, unless another answer has begun, and close."""
+        if self._is_over or self.transport.is_closing():
             return
-        self._is_refused = True
         under_way = self.cycle is not None and not self.cycle.response_complete
         if not (under_way and self.cycle.response_started):
             self.transport.write(refusal(status, message))
-        if under_way:
+        self._leave()
+
+    def _hang_up(self) -> None:
+        if not self._is_over and not self.transport.is_closing():
+            self._leave()
+
+    def _leave(self) -> None:
+        """Nothing more is said or heard; what still comes is read and dropped."""
+        self._is_over = True
+        if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        self.flow.resume_reading()
+        close_gently(self.transport, self.loop)
+
+
+def close_gently(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    """Close the connection once what was written is out and the client had time to send the rest of what it sends.
+
+    Closed with bytes unread, a connection is reset: then what was written is lost to a client that still sends, and it
+    meets another error than the end. TLS knows no half of a connection: there the client sees the end a second later.
+    """
+    if transport.can_write_eof():
+        transport.write_eof()
+    loop.call_later(LINGER_SECONDS, transport.close)
 
 
 def refusal(status: HTTPStatus, message: str) -> bytes:

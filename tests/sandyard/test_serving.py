@@ -1,5 +1,6 @@
 import asyncio
 import json
+import socket
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import aiohttp
 import pytest
 
 from sandyard.protocols import HttpProtocol
+from sandyard.scopes import HANG_UP
 from sandyard.serving import listen_tcp, listen_unix, serve, sockets_directory
 
 
@@ -162,3 +164,69 @@ async def test_a_connection_that_is_kept_waits_as_long_as_it_is_kept(
             await asyncio.sleep(2.5)  # that nothing happens meanwhile is what is looked at
         async with session.get(f"http://127.0.0.1:{port}/") as answer:
             assert answer.status == 200
+
+
+WEBSOCKET = (
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "answer"),
+    [
+        (b"POST /silent HTTP/1.1\r\nContent-Length: 4000000\r\n", b""),
+        (b"POST / HTTP/1.1\r\nContent-Length: 4000000\r\n", b"hello"),
+        (b"GET / HTTP/1.1\r\n" + WEBSOCKET, b"hello"),
+    ],
+    ids=["before the answer", "within it", "WebSocket"],
+)
+async def test_who_is_hung_up_on_while_sending_gets_what_was_said_and_then_the_end(head: bytes, answer: bytes) -> None:
+    """No reset: clients take it for something else, and it loses what they have not read yet."""
+    has_hung_up = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.send", "text": "hello"})
+        elif scope["path"] != "/silent":
+            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"10")]})
+            await send({"type": "http.response.body", "body": b"hello", "more_body": True})
+        scope[HANG_UP]()
+        scope[HANG_UP]()
+        has_hung_up.set()
+        while not (await receive())["type"].endswith(".disconnect"):
+            pass
+
+    listener, loop, seen = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop(), b""
+    async with asyncio.timeout(20), serve(app, listener):
+        with socket.create_connection(listener.getsockname()) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, head + b"Host: x\r\n\r\n")
+            await has_hung_up.wait()
+            await loop.sock_sendall(client, b"x" * 4_000_000)
+            while part := await loop.sock_recv(client, 65_536):
+                seen += part
+    assert seen.endswith(answer)
+    assert bool(seen) == bool(answer)
+
+
+async def test_a_server_ends_in_order_while_somebody_lingers_who_was_hung_up_on() -> None:
+    has_left = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        scope[HANG_UP]()
+        while not (await receive())["type"].endswith(".disconnect"):
+            pass
+        has_left.set()
+
+    listener, loop = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop()
+    async with asyncio.timeout(20):
+        with socket.create_connection(listener.getsockname()) as client:
+            client.setblocking(False)
+            async with serve(app, listener):
+                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n" + WEBSOCKET + b"\r\n")
+                while await loop.sock_recv(client, 65_536):
+                    pass
+    assert has_left.is_set()
