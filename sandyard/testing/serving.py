@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,12 +19,20 @@ POLL_SECONDS = 0.5
 
 
 def serve(folder: Path, owner_pid: int, chosen: Mapping[str, str | None]) -> None:
-    """Serve until told to end, or the owner has ended. `chosen` are settings; `None` is their default."""
+    """Serve until told to end, or the owner has ended: then nobody else removes the folder.
+
+    `chosen` are settings; `None` is their default.
+    """
     settings = read_settings(None, port=0, data_dir=folder / DATA, journal=True, **chosen)
-    run(_serve(settings, folder, owner_pid), log_level=settings.log_level)
+    is_told = run(_serve(settings, folder, owner_pid), log_level=settings.log_level)
+    if not is_told:
+        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError):  # another server of the run is still at it
+            folder.parent.rmdir()
 
 
-async def _serve(settings: Settings, folder: Path, owner_pid: int) -> None:
+async def _serve(settings: Settings, folder: Path, owner_pid: int) -> bool:
+    """Whether we were told to end."""
     with hold(settings.data_dir):
         async with told_to_end() as ending, open_embedded(settings, leave=Leave.REMOVE) as running:
             ready = {"pid": os.getpid(), "origin": running.url, "api_key": running.api_key}
@@ -37,6 +46,7 @@ async def _serve(settings: Settings, folder: Path, owner_pid: int) -> None:
             for task in (watching, told):
                 task.cancel()
             await asyncio.gather(watching, told, return_exceptions=True)
+            return ending.is_set()
 
 
 async def _until_gone(pid: int) -> None:

@@ -187,6 +187,7 @@ def test_it(sandyard):
     assert done.returncode == -9
     while processes_of(tmp_path / "run"):
         time.sleep(0.05)  # the server sees the end of its run, and pytest's own limit is the deadline
+    assert_nothing_is_left(tmp_path / "run")
 
 
 def test_a_running_sandyard_is_used_with_its_owners_key(tmp_path: Path) -> None:
