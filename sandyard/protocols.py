@@ -15,6 +15,9 @@ MAX_URL_BYTES = 65_535
 MAX_HEAD_BYTES = 1 << 18
 """Request line and headers, and likewise trailers: terminals send subprotocol headers of 70 KB."""
 LINGER_SECONDS = 1.0
+"""How long one who was hung up on may be silent before the connection is closed, while we read on."""
+MAX_LINGER_SECONDS = 30.0
+"""And how long that may last in all."""
 TLS_HANDSHAKE = b"\x16\x03"
 """How a client begins that takes us for https. *Source:* RFC 8446, 5.1."""
 CODES = {
@@ -36,7 +39,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0
         """Read since something came of it: the parser keeps what is unfinished, without an end."""
         self._head_timer: asyncio.TimerHandle | None = None
-        self._is_over = False
+        self._lingering: Lingering | None = None
         self._has_spoken = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
@@ -48,7 +51,8 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._is_over:
+        if self._lingering is not None:
+            self._lingering.heard()
             return
         if not self._has_spoken and data.startswith(TLS_HANDSHAKE):
             # Container engines try this first at every push and pull: no line in the log for each.
@@ -102,7 +106,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         """Answer, unless another answer has begun, and close."""
-        if self._is_over or self.transport.is_closing():
+        if self._lingering is not None or self.transport.is_closing():
             return
         under_way = self.cycle is not None and not self.cycle.response_complete
         if not (under_way and self.cycle.response_started):
@@ -110,28 +114,38 @@ class HttpProtocol(HttpToolsProtocol):
         self._leave()
 
     def _hang_up(self) -> None:
-        if not self._is_over and not self.transport.is_closing():
+        if self._lingering is None and not self.transport.is_closing():
             self._leave()
 
     def _leave(self) -> None:
-        """Nothing more is said or heard; what still comes is read and dropped."""
-        self._is_over = True
+        """Nothing more is said or heard."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.flow.resume_reading()
-        close_gently(self.transport, self.loop)
+        self._lingering = Lingering(self.transport, self.loop)
 
 
-def close_gently(transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-    """Close the connection once what was written is out and the client had time to send the rest of what it sends.
+class Lingering:
+    """A connection on its way to its end: what was written goes out, what still comes is read and dropped.
 
     Closed with bytes unread, a connection is reset: then what was written is lost to a client that still sends, and it
-    meets another error than the end. TLS knows no half of a connection: there the client sees the end a second later.
+    meets another error than the end. TLS knows no half of a connection: there the client sees the end when it is over.
     """
-    if transport.can_write_eof():
-        transport.write_eof()
-    loop.call_later(LINGER_SECONDS, transport.close)
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._latest = loop.time() + MAX_LINGER_SECONDS
+        if transport.can_write_eof():
+            transport.write_eof()
+        self._timer = loop.call_later(LINGER_SECONDS, transport.close)
+
+    def heard(self) -> None:
+        """Something was dropped: more may come."""
+        if self._loop.time() < self._latest:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(LINGER_SECONDS, self._transport.close)
 
 
 def refusal(status: HTTPStatus, message: str) -> bytes:

@@ -1,6 +1,6 @@
 """Reset, isolated organizations and identifiers by seed."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,8 @@ from sandyard.bus.memory import MemoryBus
 from sandyard.ids import SeededIds, UsedDatabase
 from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import open_control_plane
+from sandyard_api.bench.resetting import Resetting
+from sandyard_api.jobs.wire import JobKind
 from tests.api.conftest import API_KEY, World, open_world, options
 
 
@@ -33,6 +35,33 @@ async def test_a_reset_removes_sandboxes_and_their_rows_and_keeps_the_key(bench:
     assert done["sandboxes"] == 1
     assert (await bench.client.call("GET", f"/sandbox/{made['id']}")).status == 404
     assert (await call(bench, "POST", "/sandbox", {"name": "again"}))["state"] == "started"
+
+
+@pytest.mark.parametrize("path", ["reset", "organizations"])
+async def test_a_sandbox_that_is_made_while_others_are_removed_is_removed_with_its_runner_told(
+    bench: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """A row that went alone would leave the sandbox to nobody."""
+    mine = await call(bench, "POST", "/_sandyard/organizations", {})
+    made: list[dict[str, Any]] = []
+    end = Resetting._end_sandboxes
+
+    async def end_and_create(self: Resetting, organization_ids: Sequence[str]) -> int:
+        ended = await end(self, organization_ids)
+        if not made:
+            made.append(await call(bench, "POST", "/sandbox", {}, mine["apiKey"]))
+        return ended
+
+    monkeypatch.setattr(Resetting, "_end_sandboxes", end_and_create)
+    if path == "reset":
+        done = await call(bench, "POST", "/_sandyard/reset", {}, mine["apiKey"])
+    else:
+        done = await call(bench, "DELETE", f"/_sandyard/organizations/{mine['id']}")
+    assert done["sandboxes"] == 1
+    assert [job.kind for job in bench.runner.jobs if job.spec.sandbox_id == made[0]["id"]] == [
+        JobKind.CREATE,
+        JobKind.DESTROY,
+    ]
 
 
 async def test_organizations_do_not_see_each_other_and_one_reset_spares_the_other(bench: World) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import text
 
 from sandyard_api.jobs.wire import JobKind, JobResult
 from sandyard_api.sandboxes.states import Observed
-from tests.api.conftest import World
+from tests.api.conftest import World, open_world
 from tests.api.doubles import badly, well
 from tests.api.test_coverage import check_schema, description
 
@@ -124,6 +124,22 @@ async def test_rules_that_cannot_be_held_are_told_and_taken_back(either_world: W
     assert (answer.status, answer.json["message"]) == (400, "nft is missing")
     seen = (await world.client.call("GET", f"/sandbox/{made['id']}")).json
     assert (seen["state"], seen["networkBlockAll"], seen["networkAllowList"]) == ("started", False, "10.0.0.0/8")
+
+
+async def test_rules_that_are_not_in_force_yet_are_no_success(database_url: str) -> None:
+    """Somebody blocks a sandbox and then lets it run: an answer of 200 says that it is blocked."""
+    async with open_world(database_url, wait_seconds=0.5) as world:
+        made = await world.create()
+        path = f"/sandbox/{made['id']}"
+        async with world.runner.working(), asyncio.timeout(60):
+            while (await world.client.call("GET", path)).json["state"] != "started":
+                await asyncio.sleep(0.05)
+            world.runner.play = lambda _: []  # it takes the job and says nothing
+            answer = await world.client.call("POST", f"{path}/network-settings", {"networkBlockAll": True})
+        assert (answer.status, answer.json["code"]) == (503, "SERVICE_UNAVAILABLE")
+        assert "not in force yet" in answer.json["message"]
+        seen = (await world.client.call("GET", path)).json
+        assert seen["networkBlockAll"], "they come into force when the runner is back"
 
 
 async def test_another_request_does_not_wait_for_open_network_work(world: World) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from sandyard.protocols import HttpProtocol
+from sandyard import protocols
+from sandyard.protocols import HttpProtocol, Lingering
 from sandyard.scopes import HANG_UP
 from sandyard.serving import listen_tcp, listen_unix, serve, sockets_directory
 
@@ -209,6 +210,35 @@ async def test_who_is_hung_up_on_while_sending_gets_what_was_said_and_then_the_e
                 seen += part
     assert seen.endswith(answer)
     assert bool(seen) == bool(answer)
+
+
+async def test_who_goes_on_sending_is_listened_to_longer_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Transport(asyncio.Transport):
+        closed_at = 0.0
+
+        def can_write_eof(self) -> bool:
+            return False
+
+        def close(self) -> None:
+            self.closed_at = self.closed_at or loop.time()
+
+    async def closed(heard_for: float) -> float:
+        """Seconds until the connection is closed when something is heard for so long."""
+        transport, began = Transport(), loop.time()
+        lingering = Lingering(transport, loop)
+        while not transport.closed_at:
+            await asyncio.sleep(0)
+            if loop.time() < began + heard_for:
+                lingering.heard()
+        return transport.closed_at - began
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(protocols, "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(protocols, "MAX_LINGER_SECONDS", 0.5)
+    assert await closed(heard_for=0) >= 0.2
+    assert await closed(heard_for=0.25) >= 0.25
+    async with asyncio.timeout(20):
+        assert await closed(heard_for=60) >= 0.5
 
 
 async def test_a_server_ends_in_order_while_somebody_lingers_who_was_hung_up_on() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
@@ -71,8 +71,7 @@ class Resetting:
 
     async def organization(self, organization_id: str) -> ResetView:
         """Remove the sandboxes and records of one organization; its keys stay."""
-        ended = await self._end_sandboxes([organization_id])
-        return ResetView(ended, await self._delete_rows([organization_id]), 0)
+        return ResetView(*await self._empty([organization_id]), 0)
 
     async def everything(self, grant: KeyGrant, seed: int | None) -> ResetView:
         """Remove everybody's, and all organizations but the first. Raises `Forbidden` and `BadRequest`."""
@@ -81,8 +80,7 @@ class Resetting:
             raise BadRequest("identifiers are random here; start Sandyard with SANDYARD_SEED to have them by seed")
         async with self._database.reading() as db:
             every = list(await db.scalars(select(Organization.id).where(Organization.id != NOBODY)))
-        ended = await self._end_sandboxes(every)
-        rows = await self._delete_rows(every)
+        ended, rows = await self._empty(every)
         others = [one for one in every if one != grant.organization_id]
         rows += await self._delete_organizations(others)
         if isinstance(self._ids, SeededIds):
@@ -127,9 +125,18 @@ class Resetting:
         async with self._database.reading() as db:
             if await db.get(Organization, organization_id) is None:
                 raise NotFound(f"Organization with ID {organization_id} not found")
-        ended = await self._end_sandboxes([organization_id])
-        rows = await self._delete_rows([organization_id])
+        ended, rows = await self._empty([organization_id])
         return ResetView(ended, rows + await self._delete_organizations([organization_id]), 1)
+
+    async def _empty(self, organization_ids: Sequence[str]) -> tuple[int, int]:
+        """End every sandbox, then delete every row: how many there were of both."""
+        ended = 0
+        for _ in range(ENDING_ATTEMPTS):
+            ended += await self._end_sandboxes(organization_ids)
+            rows = await self._delete_rows(organization_ids)
+            if rows is not None:
+                return ended, rows
+        raise Conflict("sandboxes are created as fast as they are removed")
 
     async def _end_sandboxes(self, organization_ids: Sequence[str]) -> int:
         """Delete every living sandbox and wait until its runner has removed it; their warm pools are gone before."""
@@ -168,13 +175,19 @@ class Resetting:
 
     async def _living(self, organization_ids: Sequence[str]) -> list[Sandbox]:
         async with self._database.reading() as db:
-            theirs = Sandbox.organization_id.in_(organization_ids)
-            return list(await db.scalars(select(Sandbox).where(theirs, Sandbox.observed != Observed.DESTROYED)))
+            return list(await db.scalars(select(Sandbox).where(*_living_of(organization_ids))))
 
-    async def _delete_rows(self, organization_ids: Sequence[str]) -> int:
-        """Every row that belongs to these organizations; what hangs on them goes by its foreign keys."""
+    async def _delete_rows(self, organization_ids: Sequence[str]) -> int | None:
+        """Every row that belongs to these organizations; what hangs on them goes by its foreign keys.
+
+        `None`, and nothing deleted, when a sandbox was made meanwhile: without its row it would be nobody's.
+        """
         rows = 0
         async with self._database.transaction() as db:
+            # Who makes one holds the organization's row for the foreign key: it is seen below, or comes after us.
+            await db.execute(select(Organization.id).where(Organization.id.in_(organization_ids)).with_for_update())
+            if await db.scalar(select(Sandbox.id).where(*_living_of(organization_ids)).limit(1)) is not None:
+                return None
             for table in reversed(Base.metadata.sorted_tables):
                 if table.name not in KEPT and "organization_id" in table.columns:
                     gone = await db.execute(delete(table).where(table.c.organization_id.in_(organization_ids)))
@@ -190,3 +203,8 @@ class Resetting:
         with suppress(BusError):  # proxies forget by themselves in a few seconds
             await self._bus.publish(CHANNEL_KEYS, b"")
         return len(organization_ids)
+
+
+def _living_of(organization_ids: Sequence[str]) -> tuple[ColumnElement[bool], ...]:
+    """The condition for sandboxes of these organizations that are not gone yet."""
+    return Sandbox.organization_id.in_(organization_ids), Sandbox.observed != Observed.DESTROYED

@@ -8,9 +8,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.clock import Clock
 from sandyard_api.database import Database
-from sandyard_api.errors import BadRequest
+from sandyard_api.errors import BadRequest, Unavailable
 from sandyard_api.jobs.models import JobRow, JobState
-from sandyard_api.jobs.queue import with_open_job
 from sandyard_api.jobs.wire import JobKind
 from sandyard_api.runners.service import Runners
 from sandyard_api.sandboxes.models import Sandbox
@@ -19,6 +18,11 @@ from sandyard_api.sandboxes.network_requests import NETWORK_NEEDS
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import Request
 from sandyard_api.wakeups import Wakeups
+
+NOT_IN_FORCE = (
+    "The new settings are not in force yet: the runner did not confirm them in time. They are kept, and it gets them as"
+    " soon as it answers."
+)
 
 
 async def check_held(db: AsyncSession, runners: Runners, runner_id: str | None, values: Mapping[str, Any]) -> None:
@@ -51,7 +55,8 @@ class Networking:
     async def change(self, organization_id: str, key: str, values: Mapping[str, Any], cause: str) -> Sandbox:
         """Write the columns and return when the runner holds them; a stopped sandbox gets them at its start.
 
-        Raises `Conflict` while its state changes, and `BadRequest` with the runner's reason, the columns as before.
+        Raises `Conflict` while its state changes, `BadRequest` with the runner's reason, the columns as before, and
+        `Unavailable` when the runner says nothing in time: then they stay written, and it gets them when it is back.
         """
         before: dict[str, Any] = {}
 
@@ -69,15 +74,16 @@ class Networking:
         return await self._sandboxes.get(organization_id, row.id)
 
     async def _outcome(self, sandbox_id: str) -> str | None:
-        """Why its newest job for the network failed; `None` when it did not, or does not end in time."""
+        """Why its newest job for the network failed; `None` when it did not. Raises `Unavailable` while it is open."""
         deadline = self._clock.monotonic() + self._wait_seconds
         of_network = select(JobRow).where(JobRow.sandbox_id == sandbox_id, JobRow.kind == JobKind.NETWORK)
         with self._changes.watch(sandbox_id) as watch:
             while True:
                 async with self._database.reading() as db:
-                    is_open = bool(await with_open_job(db, [sandbox_id]))
                     job = await db.scalar(of_network.order_by(JobRow.number.desc()).limit(1))
-                left = deadline - self._clock.monotonic()
-                if job is None or not is_open or left <= 0:
+                if job is None or job.state is not JobState.OPEN:
                     return job.reason if job is not None and job.state is JobState.FAILED else None
+                left = deadline - self._clock.monotonic()
+                if left <= 0:
+                    raise Unavailable(NOT_IN_FORCE)
                 await watch.wait(left)

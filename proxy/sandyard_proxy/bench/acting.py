@@ -12,7 +12,8 @@ from sandyard.scopes import HANG_UP
 from sandyard_proxy.asgi import Message, Receive, Scope, Send, answer
 
 Serve = Callable[[Scope, Receive, Send], Awaitable[None]]
-LEAVE_SECONDS = 5.0
+LEAVE_SECONDS = 60.0
+"""The server closes earlier, also on one who goes on sending."""
 CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHORIZED",
