@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from sandyard.scopes import HANG_UP
 
@@ -76,6 +76,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._fruitless_bytes = 0
         self._cancel_head_timer()
         super().on_headers_complete()
+        if self.cycle is not None and self.cycle.transport is self.transport:
+            self.cycle.transport = _Way(self, self.cycle)  # type: ignore[assignment]  # what it uses of one
 
     def on_body(self, body: bytes) -> None:
         self._fruitless_bytes = 0
@@ -84,6 +86,23 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._fruitless_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        if self._lingering is None:
+            super().on_response_complete()
+
+    def shutdown(self) -> None:
+        if self._lingering is None:
+            super().shutdown()
+        else:
+            self.transport.close()
+
+    def close_after_answer(self, *, is_body_read: bool) -> None:
+        """Close, as the answer said; gently while the request is still on its way."""
+        if is_body_read:
+            self.transport.close()
+        else:
+            self._hang_up()
 
     def send_400_response(self, msg: str) -> None:
         if len(self.url) > MAX_URL_BYTES:
@@ -124,6 +143,21 @@ class HttpProtocol(HttpToolsProtocol):
             self.cycle.message_event.set()
         self.flow.resume_reading()
         self._lingering = Lingering(self.transport, self.loop)
+
+
+class _Way:
+    """The connection as an answer has it: uvicorn closes one that is not kept as soon as the answer is out."""
+
+    __slots__ = ("_cycle", "_protocol", "is_closing", "write")
+
+    def __init__(self, protocol: HttpProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol = protocol
+        self._cycle = cycle
+        self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
+
+    def close(self) -> None:
+        """Close when the client is done as well."""
+        self._protocol.close_after_answer(is_body_read=not self._cycle.more_body)
 
 
 class Lingering:

@@ -118,6 +118,11 @@ class RouteTable:
         """By the control plane's clock, which tokens expire by."""
         return self._clock.now() + self._ahead
 
+    async def told_now(self, key: str) -> datetime:
+        """By the control plane's clock as it tells with the route that answers to `key`. Raises `ControlPlaneAway`."""
+        route = await self.route(key, fresh=True)
+        return (route.told_at if route is not None else None) or self.now()
+
     async def grant(self, key: str) -> KeyGrant | None:
         """What an API key stands for, or `None`. Raises `ControlPlaneAway`."""
 

@@ -199,17 +199,38 @@ async def test_who_is_hung_up_on_while_sending_gets_what_was_said_and_then_the_e
         while not (await receive())["type"].endswith(".disconnect"):
             pass
 
+    seen = await send_on(app, has_hung_up, head)
+    assert seen.endswith(answer)
+    assert bool(seen) == bool(answer)
+
+
+@pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
+async def test_an_answer_before_the_body_is_read_on_a_connection_that_is_not_kept(version: bytes) -> None:
+    """As a refusal of an upload by urllib, which keeps none."""
+    has_answered = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"large"})
+        has_answered.set()
+
+    head = b"POST / " + version + b"\r\nContent-Length: 4000000\r\nConnection: close\r\n"
+    seen = await send_on(app, has_answered, head)
+    assert (seen.split()[1], seen[-5:]) == (b"413", b"large")
+
+
+async def send_on(app: Any, is_done: asyncio.Event, head: bytes) -> bytes:
+    """What a client of `app` reads that sends four megabytes when `is_done`. Raises when it meets no end but an error."""
     listener, loop, seen = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop(), b""
     async with asyncio.timeout(20), serve(app, listener):
         with socket.create_connection(listener.getsockname()) as client:
             client.setblocking(False)
             await loop.sock_sendall(client, head + b"Host: x\r\n\r\n")
-            await has_hung_up.wait()
+            await is_done.wait()
             await loop.sock_sendall(client, b"x" * 4_000_000)
             while part := await loop.sock_recv(client, 65_536):
                 seen += part
-    assert seen.endswith(answer)
-    assert bool(seen) == bool(answer)
+    return seen
 
 
 async def test_who_goes_on_sending_is_listened_to_longer_but_not_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,11 +262,16 @@ async def test_who_goes_on_sending_is_listened_to_longer_but_not_for_ever(monkey
         assert await closed(heard_for=60) >= 0.5
 
 
-async def test_a_server_ends_in_order_while_somebody_lingers_who_was_hung_up_on() -> None:
+@pytest.mark.parametrize("more", [WEBSOCKET, b"Content-Length: 4000000\r\n"], ids=["WebSocket", "HTTP"])
+async def test_a_server_ends_in_order_while_somebody_lingers_who_was_hung_up_on(
+    more: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocols, "LINGER_SECONDS", 600)
     has_left = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        await send({"type": "websocket.accept"})
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.accept"})
         scope[HANG_UP]()
         while not (await receive())["type"].endswith(".disconnect"):
             pass
@@ -256,7 +282,7 @@ async def test_a_server_ends_in_order_while_somebody_lingers_who_was_hung_up_on(
         with socket.create_connection(listener.getsockname()) as client:
             client.setblocking(False)
             async with serve(app, listener):
-                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n" + WEBSOCKET + b"\r\n")
+                await loop.sock_sendall(client, b"GET / HTTP/1.1\r\nHost: x\r\n" + more + b"\r\n")
                 while await loop.sock_recv(client, 65_536):
                     pass
     assert has_left.is_set()

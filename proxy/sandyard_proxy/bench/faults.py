@@ -124,7 +124,7 @@ class Faults:
                     await answer_status(scope, send, failed, source="DAYTONA_PROXY")
                     return
             case rules.Rewrite() as action:
-                send = Rewritten(send, action, self._clock)
+                send = Rewritten(send, action, self._routes)
             case action:
                 await self._altered(action, exchange, serve)
                 return

@@ -4,9 +4,10 @@ import json
 from datetime import datetime, timedelta
 from typing import Any
 
-from sandyard.clock import Clock
 from sandyard.faults.rules import Rewrite
 from sandyard_proxy.asgi import Message, Send
+from sandyard_proxy.errors import ControlPlaneAway
+from sandyard_proxy.route_table import RouteTable
 
 MAX_BYTES = 4 << 20
 
@@ -14,10 +15,10 @@ MAX_BYTES = 4 << 20
 class Rewritten:
     """A `send` that holds an answer back until it is whole, and changes it."""
 
-    def __init__(self, send: Send, action: Rewrite, clock: Clock) -> None:
+    def __init__(self, send: Send, action: Rewrite, routes: RouteTable) -> None:
         self._send = send
         self._action = action
-        self._clock = clock
+        self._routes = routes
         self._head: Message | None = None
         self._body = b""
 
@@ -38,12 +39,12 @@ class Rewritten:
             await self._finish(self._head)
 
     async def _finish(self, head: Message) -> None:
-        body = self._changed(head["status"])
+        body = await self._changed(head["status"])
         headers = [(key, value) for key, value in head["headers"] if key != b"content-length"]
         await self._send({**head, "headers": [*headers, (b"content-length", str(len(body)).encode())]})
         await self._send({"type": "http.response.body", "body": body})
 
-    def _changed(self, status: int) -> bytes:
+    async def _changed(self, status: int) -> bytes:
         if self._action.how == "empty-errors":
             return b"" if status >= 400 else self._body
         try:
@@ -53,12 +54,19 @@ class Rewritten:
         if self._action.how == "creating" and status < 300:
             told["state"] = "creating"
         elif self._action.how == "hide-young" and status < 300 and "items" in told:
-            told["items"] = [item for item in told["items"] if not self._is_young(item)]
+            told["items"] = await self._without_young(told["items"])
         return json.dumps(told).encode()
 
-    def _is_young(self, item: dict[str, Any]) -> bool:
-        made = datetime.fromisoformat(item["createdAt"])
-        return self._clock.now() - made < timedelta(seconds=self._action.seconds)
+    async def _without_young(self, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Young by the clock that stamped them, which may be a virtual one."""
+        if not items:
+            return items
+        try:
+            now = await self._routes.told_now(items[0]["id"])
+        except ControlPlaneAway:
+            now = self._routes.now()
+        latest = now - timedelta(seconds=self._action.seconds)
+        return [item for item in items if datetime.fromisoformat(item["createdAt"]) <= latest]
 
 
 def _is_json(head: Message) -> bool:
