@@ -11,7 +11,7 @@ import structlog
 from sandyard_api.jobs.client import ControlPlane, ControlPlaneUnreachable, LeaseVoid
 from sandyard_api.jobs.wire import ImageSource, Job, JobKind, JobProgress, JobResult, SandboxSpec
 from sandyard_api.sandboxes.states import Observed
-from sandyard_runner.door_http import ask_json
+from sandyard_runner.door_http import BEGIN_TIMEOUT_SECONDS, ask_json
 from sandyard_runner.errors import DaemonUnreachable, ImageFailure, NotPresent, RuntimeFailure, Unsupported
 from sandyard_runner.furnish import furnish
 from sandyard_runner.image_work import ImageWork
@@ -234,11 +234,11 @@ class Actions:
         if spec.was_warm:
             # What was made for a warm pool knows neither its user's variables nor whose it is.
             variables = {"DAYTONA_ORGANIZATION_ID": spec.organization_id, **spec.env}
-            await ask_json(door, "/env", json_body={"set": variables})
-        status, answer = await ask_json(door, "/init", json_body={})
+            await ask_json(door, "/env", json_body={"set": variables}, head_seconds=BEGIN_TIMEOUT_SECONDS)
+        status, answer = await ask_json(door, "/init", json_body={}, head_seconds=BEGIN_TIMEOUT_SECONDS)
         if status != HTTPStatus.OK:
             raise DaemonUnreachable(f"the daemon refused to begin: {answer.get('message', status)}")
-        _, health = await ask_json(door, "/_daemon/health")
+        _, health = await ask_json(door, "/_daemon/health", head_seconds=BEGIN_TIMEOUT_SECONDS)
         return str(health["version"]) if "version" in health else None
 
     async def _progress(self, job: Job, observed: Observed) -> None:

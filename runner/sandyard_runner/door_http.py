@@ -17,6 +17,8 @@ from sandyard_runner.errors import DaemonUnreachable
 
 READ_BYTES = 1 << 18
 HEAD_TIMEOUT_SECONDS = 10.0
+BEGIN_TIMEOUT_SECONDS = 60.0
+"""For what makes or breaks a start: a moment without processor time is no reason to give a sandbox up."""
 MAX_JSON_BYTES = 1 << 20
 
 
@@ -36,18 +38,24 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 @asynccontextmanager
-async def ask(door: Door, target: str, *, json_body: object = None) -> AsyncIterator[Answer]:
-    """`GET target`, or `POST` where there is a body. The connection ends with the block. Raises `DaemonUnreachable`."""
+async def ask(
+    door: Door, target: str, *, json_body: object = None, head_seconds: float | None = None
+) -> AsyncIterator[Answer]:
+    """`GET target`, or `POST` where there is a body. The connection ends with the block.
+
+    Raises `DaemonUnreachable`, also when the head of the answer is not there in `head_seconds`, or the usual time.
+    """
+    head_seconds = HEAD_TIMEOUT_SECONDS if head_seconds is None else head_seconds
     reader, writer = await open_door(door.path)
     connection = h11.Connection(h11.CLIENT)
     try:
         try:
-            async with asyncio.timeout(HEAD_TIMEOUT_SECONDS):
+            async with asyncio.timeout(head_seconds):
                 writer.write(_request(connection, door, target, json_body))
                 await writer.drain()
                 head = await _next_event(connection, reader)
         except TimeoutError as error:
-            raise DaemonUnreachable(f"no answer from the daemon within {HEAD_TIMEOUT_SECONDS:.0f} s") from error
+            raise DaemonUnreachable(f"no answer from the daemon within {head_seconds:g} s") from error
         if not isinstance(head, h11.Response):
             raise DaemonUnreachable("the daemon closed the connection without an answer")
         yield Answer(head.status_code, _body(connection, reader))
@@ -57,12 +65,14 @@ async def ask(door: Door, target: str, *, json_body: object = None) -> AsyncIter
             await writer.wait_closed()
 
 
-async def ask_json(door: Door, target: str, *, json_body: object = None) -> tuple[int, dict[str, Any]]:
+async def ask_json(
+    door: Door, target: str, *, json_body: object = None, head_seconds: float | None = None
+) -> tuple[int, dict[str, Any]]:
     """Status and JSON object of `GET target`, or of `POST` where there is a body.
 
     Raises `DaemonUnreachable`, also for what is not JSON.
     """
-    async with ask(door, target, json_body=json_body) as answer:
+    async with ask(door, target, json_body=json_body, head_seconds=head_seconds) as answer:
         body = bytearray()
         async for chunk in answer.chunks:
             body += chunk

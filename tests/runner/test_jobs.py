@@ -1,6 +1,9 @@
 """The job loop: results, leases, order, failures."""
 
 import asyncio
+import signal
+
+import pytest
 
 from sandyard.bus.memory import MemoryBus
 from sandyard.clock import SystemClock
@@ -60,6 +63,28 @@ async def test_user_code_begins_when_the_sandbox_was_started(
         control_plane.give(job := a_job(JobKind.CREATE))
         assert (await control_plane.result_of(job)).ok
         await eventually(has_begun)
+
+
+async def test_a_daemon_that_is_slow_to_begin_is_waited_for(
+    open_a_runner: OpenRunner,
+    control_plane: ScriptedControlPlane,
+    daemon: RunningDaemon,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A moment without processor time made a good sandbox an error for ever."""
+
+    async def is_starting() -> bool:
+        return Observed.STARTING in [progress.observed for progress in control_plane.progressed]
+
+    monkeypatch.setattr("sandyard_runner.door_http.HEAD_TIMEOUT_SECONDS", 0.1)
+    daemon.process.send_signal(signal.SIGSTOP)
+    async with open_a_runner():
+        control_plane.give(job := a_job(JobKind.CREATE))
+        await eventually(is_starting)
+        await asyncio.sleep(0.5)  # longer than other requests have
+        daemon.process.send_signal(signal.SIGCONT)
+        result = await control_plane.result_of(job)
+    assert result.ok, result.reason
 
 
 async def test_a_job_done_twice_ends_the_same(

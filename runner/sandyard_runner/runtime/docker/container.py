@@ -172,6 +172,11 @@ def read_present(sandbox_id: str, found: Mapping[str, Any]) -> Present:
     return Present(sandbox_id, PresentState.STOPPED, state["ExitCode"], exit_reason(state))
 
 
+def was_killed(state: Mapping[str, Any]) -> bool:
+    """Whether a container was killed and nothing says by what: the engine may be about to tell that memory ran out."""
+    return not state["Running"] and not state.get("OOMKilled") and state["ExitCode"] == SIGNAL_BASE + signal.SIGKILL
+
+
 def exit_reason(state: Mapping[str, Any]) -> str:
     """Why a container is not running, in words for the user."""
     code = state["ExitCode"]

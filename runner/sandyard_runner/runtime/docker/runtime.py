@@ -26,7 +26,7 @@ from sandyard_runner.runtime.contract import (
 )
 from sandyard_runner.runtime.docker import door
 from sandyard_runner.runtime.docker.capabilities import capabilities
-from sandyard_runner.runtime.docker.container import HostPaths, configuration, exit_reason, read_present
+from sandyard_runner.runtime.docker.container import HostPaths, configuration, exit_reason, read_present, was_killed
 from sandyard_runner.runtime.docker.disk import DiskWatch
 from sandyard_runner.runtime.docker.egress import Egress
 from sandyard_runner.runtime.docker.engine import Api, Engine
@@ -45,6 +45,8 @@ from sandyard_runner.wire import Capability
 log = structlog.get_logger(__name__)
 
 LIVE = {"running": PresentState.RUNNING, "paused": PresentState.PAUSED}
+OOM_SECONDS = 0.5
+"""An end and the lack of memory that caused it are two events of the engine, in either order."""
 LOG_LINES = 5
 """Of a container that died while starting, shown to the user."""
 
@@ -267,6 +269,9 @@ class DockerRuntime(Keeping, Mounting):
         if action == "die":
             try:
                 state = (await self._inspect(sandbox_id))["State"]
+                if was_killed(state):
+                    await asyncio.sleep(OOM_SECONDS)
+                    state = (await self._inspect(sandbox_id))["State"]
             except RuntimeFailure:
                 return  # the removal that made it vanish has an event of its own
             if state["Running"]:

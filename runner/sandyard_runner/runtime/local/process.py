@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from sandyard_runner.runtime.local.cgroups import Group
 
@@ -17,9 +18,12 @@ MARKER = "SANDBOX_RUN_ID"
 """Environment variable of every process of a run without namespaces; finds those that left their parent.
 
 Not one of ours by its name: the daemon keeps those from what it starts."""
-KILL_ROUNDS = 50
+KILL_SECONDS = 10.0
+KILL_PAUSE_SECONDS = 0.002
 STOP_ROUNDS = 1000
 STOP_PAUSE_SECONDS = 0.002
+
+log = structlog.get_logger(__name__)
 
 
 class ProcessId(msgspec.Struct, frozen=True):
@@ -133,16 +137,21 @@ def only_child(pid: int) -> int | None:
     return None
 
 
-def kill_marked(run_id: str, spare: Sequence[int] = ()) -> None:
-    """Kill every process that carries `run_id` in its environment, also those started meanwhile."""
+def kill_marked(run_id: str) -> None:
+    """Kill every process that carries `run_id` in its environment, also those started meanwhile. Blocks for a moment.
+
+    What the kernel does not let go in time is told in the log.
+    """
     wanted = f"{MARKER}={run_id}".encode()
-    for _ in range(KILL_ROUNDS):
-        found = [pid for pid in _marked(wanted) if pid not in spare]
+    deadline = time.monotonic() + KILL_SECONDS
+    while found := _marked(wanted):
         for pid in found:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-        if not found:
+        if time.monotonic() > deadline:
+            log.warning("processes_left", run=run_id, pids=found[:20])
             return
+        time.sleep(KILL_PAUSE_SECONDS)
 
 
 def stop_all(first: ProcessId, run_id: str, *, in_namespace: bool) -> list[ProcessId]:
