@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -11,6 +12,8 @@ from urllib.parse import quote, urlencode
 from urllib.request import Request, urlopen
 
 ASK_SECONDS = 120.0
+SESSION_COMMAND = "SessionExecuteCommand"
+END_SECONDS = 1.0
 MAX_LOG_BYTES = 4096
 
 
@@ -142,26 +145,57 @@ class Yard:
         return records
 
     def command_logs(self) -> list[tuple[str, str]]:
-        """Title and last lines of every session command of every sandbox that is still known."""
-        ids = dict.fromkeys(record["sandbox"] for record in self.journal() if record["sandbox"])
-        listed = self.door.ask("GET", "/api/sandbox?limit=200")["items"]
-        found = []
-        for sandbox_id in [*ids, *(item["id"] for item in listed if item["id"] not in ids)]:
-            found += self._logs_of(sandbox_id)
-        return found
+        """Title and last lines of every session command of every sandbox that is still known.
 
-    def _logs_of(self, sandbox_id: str) -> list[tuple[str, str]]:
+        What was asked for and what has ended is told a moment after its answer: for that there is a second.
+        """
+        journal = self.journal()
+        ids = dict.fromkeys(record["sandbox"] for record in journal if record["sandbox"])
+        asked = sum(one["operation"] == SESSION_COMMAND and one["status"] in (200, 202) for one in journal)
+        listed = self.door.ask("GET", "/api/sandbox?limit=200")["items"]
+        ids |= dict.fromkeys(item["id"] for item in listed)
+        deadline = time.monotonic() + END_SECONDS
+        while True:
+            found = [command for sandbox_id in ids for command in self._commands_of(sandbox_id)]
+            is_whole = len(found) >= asked and all(command.has_ended for command in found)
+            if is_whole or time.monotonic() > deadline:
+                return [(command.title, command.last_lines) for command in found]
+            time.sleep(0.05)
+
+    def _commands_of(self, sandbox_id: str) -> list["_Command"]:
         base = f"/_sandyard/sandboxes/{quote(sandbox_id, safe='')}/sessions"
         try:
             sessions = self.door.ask("GET", base)["sessions"]
             details = [self.door.ask("GET", f"{base}/{quote(one['id'], safe='')}") for one in sessions]
         except BenchError:
             return []  # deleted meanwhile
-        return [
-            (_title(sandbox_id, detail["id"], command), _last_lines(command))
-            for detail in details
-            for command in detail["commands"]
-        ]
+        return [_Command(sandbox_id, detail["id"], command) for detail in details for command in detail["commands"]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """One command as the record of its session has it."""
+
+    sandbox_id: str
+    session_id: str
+    record: Mapping[str, Any]
+
+    @property
+    def has_ended(self) -> bool:
+        return self.record.get("exitCode") is not None
+
+    @property
+    def title(self) -> str:
+        ended = f"exit code {self.record['exitCode']}" if self.has_ended else "running"
+        return f"{self.sandbox_id} {self.session_id}: {self.record['command']} ({ended})"
+
+    @property
+    def last_lines(self) -> str:
+        text = self.record.get("lastLines") or ""
+        try:
+            return base64.b64decode(text, validate=True)[-MAX_LOG_BYTES:].decode(errors="replace")
+        except ValueError:
+            return str(text)[-MAX_LOG_BYTES:]
 
 
 def new_yard(owner: Door) -> Yard:
@@ -187,23 +221,9 @@ def journal_line(record: Mapping[str, Any]) -> str:
         line += f", closed with {record['closeCode']}"
     if not record["status"] or record["status"] >= 400:
         line += f"\n    {record['responseBody'][:500]}"
-    elif record["operation"] in ("ExecuteCommand", "SessionExecuteCommand", "CodeRun"):
+    elif record["operation"] in ("ExecuteCommand", SESSION_COMMAND, "CodeRun"):
         line += f"\n    asked: {record['requestBody'][:500]}\n    told:  {record['responseBody'][:500]}"
     return line
-
-
-def _title(sandbox_id: str, session_id: str, command: Mapping[str, Any]) -> str:
-    code = command.get("exitCode")
-    ended = "running" if code is None else f"exit code {code}"
-    return f"{sandbox_id} {session_id}: {command['command']} ({ended})"
-
-
-def _last_lines(command: Mapping[str, Any]) -> str:
-    text = command.get("lastLines") or ""
-    try:
-        return base64.b64decode(text, validate=True)[-MAX_LOG_BYTES:].decode(errors="replace")
-    except ValueError:
-        return str(text)[-MAX_LOG_BYTES:]
 
 
 def _time(view: Mapping[str, Any]) -> datetime:

@@ -220,7 +220,7 @@ async def test_an_answer_before_the_body_is_read_on_a_connection_that_is_not_kep
 
 
 async def send_on(app: Any, is_done: asyncio.Event, head: bytes) -> bytes:
-    """What a client of `app` reads that sends four megabytes when `is_done`. Raises when it meets no end but an error."""
+    """What a client of `app` reads that sends four megabytes when `is_done`. Raises what it meets but an end."""
     listener, loop, seen = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop(), b""
     async with asyncio.timeout(20), serve(app, listener):
         with socket.create_connection(listener.getsockname()) as client:
