@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sandyard_runner.runtime.docker import engine_answers
 from tests.conformance.redis_server import RedisServer
 from tests.contract.postgres_server import PostgresServer
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations, start
 from tests.contract.toolbox import Toolbox
+from tests.engine import need_engine
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -43,7 +43,7 @@ def running(
 ) -> Iterator[Instance]:
     """A Sandyard of that combination; `prepare` gets its data directory before it starts."""
     if combination.runtime == "docker":
-        _need_docker()
+        need_engine()
     extra = list(options)
     servers: list[PostgresServer | RedisServer] = []
     # Not pytest's own temporary folder: each pytest that starts closes it to other users, PostgreSQL's among them.
@@ -84,11 +84,6 @@ def remove_sandboxes(instance: Instance) -> None:
         headers={"Authorization": f"Bearer {instance.api_key}"},
         timeout=60,
     ).raise_for_status()
-
-
-def _need_docker() -> None:
-    if why := engine_answers():
-        pytest.skip(why)
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ pytest.importorskip("daytona", reason="the newest Python SDK is a development de
 from daytona import CreateSandboxFromSnapshotParams, CreateSecretParams, Daytona, Sandbox, UpdateSecretParams
 from daytona.common.errors import DaytonaError
 
-from tests.contract.conftest import _need_docker
 from tests.contract.python_client import client
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations, start
 from tests.contract.toolbox import authorization
 from tests.contract.wire_client import request
+from tests.engine import need_engine
 from tests.hosts import NETWORK, PROXY, Host, Network, open_network
 
 pytestmark = [
@@ -60,7 +60,7 @@ def instance(request: pytest.FixtureRequest, names: Host) -> Iterator[Instance]:
     """A Sandyard that asks the test's name server."""
     runtime, user = request.param
     if runtime == "docker":
-        _need_docker()
+        need_engine()
     with tempfile.TemporaryDirectory(prefix="egress-", ignore_cleanup_errors=True) as home:
         environment = {"SANDYARD_NAME_SERVERS": names.address}
         opened = start(Combination("egress", runtime, user=user), Path(home), environment=environment)

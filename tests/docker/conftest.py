@@ -13,8 +13,9 @@ import pytest
 
 from sandyard_api.jobs.wire import SandboxSpec
 from sandyard_daemon.wire import DOOR_HEADER
-from sandyard_runner.runtime.docker import DockerOptions, engine_answers, open_docker_runtime, remove_everything
+from sandyard_runner.runtime.docker import DockerOptions, open_docker_runtime, remove_everything
 from sandyard_runner.runtime.docker.runtime import DockerRuntime
+from tests.engine import need_engine
 
 BUSYBOX = "busybox:latest"
 DEBIAN = "debian:bookworm-slim"
@@ -23,8 +24,7 @@ DEBIAN = "debian:bookworm-slim"
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Any]:
     """A client of the engine."""
-    if why := engine_answers():
-        pytest.skip(why)
+    need_engine()
     client = docker.APIClient(version="auto")
     yield client
     client.close()
@@ -73,12 +73,14 @@ async def started(runtime: DockerRuntime, **fields: Any) -> SandboxSpec:
     return sandbox
 
 
-async def execute(runtime: DockerRuntime, sandbox: SandboxSpec, command: str) -> tuple[int, str]:
+async def execute(
+    runtime: DockerRuntime, sandbox: SandboxSpec, command: str, *, timeout_seconds: int = 90
+) -> tuple[int, str]:
     """Exit code and output of a command inside, through its door."""
     connector = aiohttp.UnixConnector(path=str(runtime.door(sandbox.sandbox_id)))
     async with (
         aiohttp.ClientSession(connector=connector, headers={DOOR_HEADER: sandbox.door_secret}) as session,
-        session.post("http://door/process/execute", json={"command": command, "timeout": 90}) as answer,
+        session.post("http://door/process/execute", json={"command": command, "timeout": timeout_seconds}) as answer,
     ):
         body = await answer.json()
         assert answer.status == 200, body
