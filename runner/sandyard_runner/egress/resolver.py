@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from sandyard_runner.egress.messages import BadMessage, addresses, make_query
 from sandyard_runner.egress.outside import Outside
 
-ANSWER_SECONDS = 3.0
+ANSWER_SECONDS = 5.0
+AGAIN_SECONDS = 1.0
+"""A question may be lost on its way, and so may its answer."""
 DNS_PORT = 53
 TRUNCATED = 0x0200
 
@@ -68,8 +70,10 @@ class Resolver:
         made = await self._connected(socket.SOCK_DGRAM, host, port)
         transport, asking = await loop.create_datagram_endpoint(lambda: _Asking(query[:2]), sock=made)
         try:
-            transport.sendto(query)
-            answer = await asking.answer
+            while not asking.answer.done():
+                transport.sendto(query)
+                await asyncio.wait((asking.answer,), timeout=AGAIN_SECONDS)
+            answer = asking.answer.result()
         finally:
             transport.close()
         if len(answer) > 4 and struct.unpack_from("!H", answer, 2)[0] & TRUNCATED:
