@@ -132,7 +132,7 @@ async def test_rules_that_are_not_in_force_yet_are_no_success(database_url: str)
         made = await world.create()
         path = f"/sandbox/{made['id']}"
         async with world.runner.working(), asyncio.timeout(60):
-            while (await world.client.call("GET", path)).json["state"] != "started":
+            while (await world.client.call("GET", path)).json["state"] != "started":  # noqa: ASYNC110  it is asked
                 await asyncio.sleep(0.05)
             world.runner.play = lambda _: []  # it takes the job and says nothing
             answer = await world.client.call("POST", f"{path}/network-settings", {"networkBlockAll": True})

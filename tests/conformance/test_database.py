@@ -126,6 +126,7 @@ async def test_a_locked_database_is_told_of_as_soon_as_sqlite_gives_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_upgrade, "SQLITE_BUSY_MILLISECONDS", 100)
+    monkeypatch.setattr("sandyard_api.database.SQLITE_BUSY_MILLISECONDS", 60_000)
     for is_new in (True, False):
         path = tmp_path / f"{is_new}.db"
         async with open_database(f"sqlite:///{path}") as opened:
@@ -134,7 +135,7 @@ async def test_a_locked_database_is_told_of_as_soon_as_sqlite_gives_up(
             with closing(sqlite3.connect(path, isolation_level=None)) as other:
                 other.execute("begin exclusive")
                 with pytest.raises(UnusableDatabase, match="locked"):
-                    async with asyncio.timeout(8):  # the engine's own wait is ten seconds
+                    async with asyncio.timeout(40):  # the engine's own wait is a minute
                         await upgrade(opened.engine)
                 other.execute("rollback")
             await upgrade(opened.engine)

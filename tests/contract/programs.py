@@ -27,6 +27,8 @@ BUILD_SECONDS = 600.0
 """For the first build of a release with an empty cache on a busy machine."""
 FLOW_SECONDS = 300.0
 """For a flow in Go; builds of images on a busy machine take the longest."""
+IMAGE_SECONDS = 240.0
+"""For one build or pull of an image on a busy machine; the SDKs' own limit is a minute."""
 NEWEST_PYTHON_SDK = "newest"
 GO_RELEASES = ("0.148", "0.173")
 """Those that can be had and that the flows speak; the seed's own programs are for 0.143."""

@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from daytona import Daytona, DaytonaConfig
+from daytona import Daytona, DaytonaConfig, ListSandboxesQuery
 
 from tests.contract.running import Instance
 
@@ -21,3 +21,14 @@ def client(sandyard: Instance, api_key: str) -> Iterator[Daytona]:
         if opened._event_dispatcher is not None:
             with contextlib.suppress(AttributeError):  # the library's own race, while it is still connecting
                 opened._event_dispatcher.disconnect()
+
+
+def told_reason(daytona: Daytona, mark: str) -> str:
+    """Why the one sandbox with this label `mark` failed, as the API tells it; the sandbox is deleted.
+
+    The library takes only the state from an event, so the text of what it raises may lack the reason.
+    """
+    (failed,) = daytona.list(ListSandboxesQuery(labels={"mark": mark}))
+    reason = failed.error_reason or ""
+    failed.delete()
+    return reason

@@ -15,6 +15,8 @@ import pytest
 from tests.contract.toolbox import Toolbox
 
 SECONDS = 60
+PROGRAM_SECONDS = 240
+"""For one of OpenSSH's programs: some carry hundreds of megabytes, on a machine that has other things to do."""
 QUIET = ["-F", "none", "-o", "UserKnownHostsFile=/dev/null", "-o", "StrictHostKeyChecking=no", "-o", "LogLevel=ERROR"]
 
 
@@ -90,7 +92,7 @@ def ssh(
     openssh("ssh")
     words = shlex.split(access["sshCommand"])
     return subprocess.run(
-        [words[0], *QUIET, *options, *words[1:], *command], input=stdin, capture_output=True, timeout=SECONDS
+        [words[0], *QUIET, *options, *words[1:], *command], input=stdin, capture_output=True, timeout=PROGRAM_SECONDS
     )
 
 
@@ -100,7 +102,7 @@ def transfer(access: dict[str, Any], program: str, *arguments: str, batch: str =
     found = openssh(program)
     places = [argument.replace("{}", f"{user}@{host}") for argument in arguments]
     done = subprocess.run(
-        [found, *QUIET, "-P", str(port), *places], input=batch.encode(), capture_output=True, timeout=SECONDS
+        [found, *QUIET, "-P", str(port), *places], input=batch.encode(), capture_output=True, timeout=PROGRAM_SECONDS
     )
     assert done.returncode == 0, done
 

@@ -36,7 +36,7 @@ PLOTTING = (
     "matplotlib matplotlib.libs mpl_toolkits numpy numpy.libs PIL pillow.libs contourpy cycler kiwisolver "
     "fontTools packaging pyparsing dateutil six.py"
 ).split()
-LIMIT = 5
+LIMIT = 10
 """Seconds in which a busy machine starts a Python that prints before the limit ends it."""
 PIECE = 9 << 20
 """Bytes of one request's share of an archive."""

@@ -6,6 +6,7 @@ Their packages are not to be had on every machine; what goes over the wire is kn
 import json
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -14,6 +15,7 @@ from tests.contract import go_models, readers
 from tests.contract.running import Instance
 from tests.contract.toolbox import Toolbox, authorization, command_path, wait_for_file
 from tests.contract.wire_client import Message, Refused, WebSocket, request
+from tests.daemon.conftest import eventually
 
 LOUD = 'for i in {1..5}; do echo "Step $i"; echo "Error $i" >&2; sleep 0.5; done'
 STREAMED = {
@@ -128,14 +130,23 @@ def java_socket(box: Toolbox, session: str, command: str) -> WebSocket:
 
 
 def test_java_streams_with_markers_though_it_sends_no_version(shared_toolbox: Toolbox, session: str) -> None:
-    box = shared_toolbox.speaking("0.205.1", "sdk-java")
-    command = start(box, session)
-    with java_socket(box, session, command) as socket:
+    box, ponged = shared_toolbox.speaking("0.205.1", "sdk-java"), f"~/{session}"
+    rest = 'for i in {2..5}; do echo "Step $i"; echo "Error $i" >&2; done'
+    command = start(box, session, f'echo "Step 1"; echo "Error 1" >&2; {wait_for_file(ponged)} && {rest}')
+
+    def tell_of_the_pong() -> None:
+        eventually(lambda: socket.pongs)
+        box.tell(ponged)
+
+    with java_socket(box, session, command) as socket, ThreadPoolExecutor(1) as beside:
         socket.ping(b"are you there")
+        telling = beside.submit(tell_of_the_pong)
         messages = list(socket.messages())
+        telling.result()
     assert socket.close_code == 1000
     assert socket.pongs == [b"are you there"], "a ping sent while the log streams was not answered"
     assert readers.continuous(message.data for message in messages) == STREAMED
+    assert box.exit_code(session, command) == 0
 
 
 def test_java_gets_a_silent_stream_line_by_line(shared_toolbox: Toolbox, session: str) -> None:

@@ -44,6 +44,7 @@ def test_a_whole_life_of_a_sandbox(sandyard: Instance, folder: Path) -> None:
     field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
     C -X POST "$DAYTONA_API_URL/sandbox" -d "{}" > made || { cat made >&2; exit 1; }
     id=$(field id < made); toolbox=$(field toolboxProxyUrl < made)/$id
+    until [ "$(C "$DAYTONA_API_URL/sandbox/$id" | field state)" = started ]; do sleep 0.2; done
     C -X POST "$toolbox/process/execute" -d '{"command": "echo hello"}' | field result
     C -X DELETE "$DAYTONA_API_URL/sandbox/$id" | field id | grep -q "$id" && echo deleted
     """

@@ -25,6 +25,7 @@ from daytona import (  # noqa: E402
 )
 
 from tests.contract.conftest import running  # noqa: E402
+from tests.contract.programs import IMAGE_SECONDS  # noqa: E402
 from tests.contract.python_client import client  # noqa: E402
 from tests.contract.running import COMBINATIONS, Instance  # noqa: E402
 from tests.contract.test_snapshots import remove_images  # noqa: E402
@@ -150,5 +151,5 @@ def test_an_image_of_the_clients_engine_is_pushed_pulled_and_used(
     daytona.snapshot.delete(made)
     pusher.forget()
     base = Image.base(reference).run_commands("test -s /big")
-    pusher.end(daytona.create(CreateSandboxFromImageParams(image=base)))
+    pusher.end(daytona.create(CreateSandboxFromImageParams(image=base), timeout=IMAGE_SECONDS))
     pusher.tagged.append(reference)

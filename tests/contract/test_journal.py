@@ -102,12 +102,17 @@ def test_the_har_export_is_an_archive_of_version_1_2(bench: BenchClient) -> None
     assert json.loads(entry["request"]["postData"]["text"])["command"] == "echo journaled"
 
 
-def test_the_curl_export_asks_the_same_again(bench: BenchClient, tmp_path: Path) -> None:
-    script = tmp_path / "again.sh"
-    script.write_bytes(bench.ask("GET", "/journal?format=curl&operation=ExecuteCommand").body)
-    environment = {"DAYTONA_API_URL": bench.sandyard.api_url, "DAYTONA_API_KEY": bench.key, "PATH": "/usr/bin:/bin"}
+def test_the_curl_export_asks_the_same_again(bench: BenchClient, sandyard: Instance, tmp_path: Path) -> None:
+    own = BenchClient.of_new_organization(sandyard)  # what the script asks is another record there
+    with client(sandyard, own.key) as daytona:
+        daytona.create().process.exec("echo journaled")
+    script, asked = tmp_path / "again.sh", "/journal?operation=ExecuteCommand"
+    eventually(lambda: own.call("GET", asked)["records"])
+    script.write_bytes(own.ask("GET", f"{asked}&format=curl").body)
+    environment = {"DAYTONA_API_URL": sandyard.api_url, "DAYTONA_API_KEY": own.key, "PATH": "/usr/bin:/bin"}
     done = subprocess.run(["sh", str(script)], capture_output=True, text=True, env=environment, timeout=30, check=True)
     assert json.loads(done.stdout)["result"] == "journaled\n"
+    own.call("POST", "/reset", {})
 
 
 def test_the_pytest_export_is_a_test_that_passes(bench: BenchClient, tmp_path: Path) -> None:

@@ -24,12 +24,13 @@ from daytona import (  # noqa: E402
 from daytona.common.errors import DaytonaError  # noqa: E402
 
 from tests.contract.conftest import running  # noqa: E402
-from tests.contract.programs import CLIENTS, bundle, run_program  # noqa: E402
-from tests.contract.python_client import client  # noqa: E402
+from tests.contract.programs import CLIENTS, FLOW_SECONDS, IMAGE_SECONDS, bundle, run_program  # noqa: E402
+from tests.contract.python_client import client, told_reason  # noqa: E402
 from tests.contract.running import COMBINATIONS, Instance  # noqa: E402
 
 pytestmark = [
     pytest.mark.sdk,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore"),  # the library's own deprecations and unclosed sockets are not ours
 ]
 
@@ -96,7 +97,8 @@ def test_an_image_of_the_sdk_is_built_over_the_host_and_used(trusted: Instance, 
     command = "pwd; cat /srv/built.txt; python -c 'import tinything; print(tinything.WORD)'; echo $GREETING"
     expected = "/work\nfrom-the-build\ntiny\nhi there\n"
     with client(trusted, trusted.api_key) as daytona:
-        sandbox = daytona.create(CreateSandboxFromImageParams(image=image), on_snapshot_create_logs=logs.append)
+        params = CreateSandboxFromImageParams(image=image)
+        sandbox = daytona.create(params, timeout=IMAGE_SECONDS, on_snapshot_create_logs=logs.append)
         said = "\n".join(logs)
         assert f"FROM python:3.12-slim {IGNORED}" in said
         assert said.index(IGNORED) < said.index("Step 1/") < said.index("from-the-build")
@@ -123,25 +125,30 @@ def test_an_image_of_the_sdk_is_built_over_the_host_and_used(trusted: Instance, 
 
 def test_a_failed_build_is_an_error_with_its_reason(trusted: Instance) -> None:
     failing, logs = Image.base("x:1").run_commands("echo going down; sleep 2; exit 9"), list[str]()
+    mark = uuid.uuid4().hex
+    wanted = CreateSandboxFromImageParams(image=failing, labels={"mark": mark})
     with client(trusted, trusted.api_key) as daytona:
-        with pytest.raises(DaytonaError, match="non-zero code: 9"):
-            daytona.create(CreateSandboxFromImageParams(image=failing), on_snapshot_create_logs=logs.append)
+        with pytest.raises(DaytonaError, match="BUILD_FAILED"):
+            daytona.create(wanted, timeout=IMAGE_SECONDS, on_snapshot_create_logs=logs.append)
+        assert "non-zero code: 9" in told_reason(daytona, mark)
         assert "going down" in "\n".join(logs)
 
 
 @needs_pip
 def test_an_ordinary_user_builds_what_needs_no_root(ordinary: Instance) -> None:
     image = Image.base("python:3.12").run_commands("mkdir ~/made", "echo hello > ~/made/file.txt", "id -un")
-    logs: list[str] = []
+    logs, mark = list[str](), uuid.uuid4().hex
     with client(ordinary, ordinary.api_key) as daytona:
-        sandbox = daytona.create(CreateSandboxFromImageParams(image=image), on_snapshot_create_logs=logs.append)
+        params = CreateSandboxFromImageParams(image=image)
+        sandbox = daytona.create(params, timeout=IMAGE_SECONDS, on_snapshot_create_logs=logs.append)
         assert IGNORED in "\n".join(logs)
         told = "id -un; cat ~/made/file.txt; echo more >> ~/made/file.txt; cat ~/made/file.txt"
         assert sandbox.process.exec(told).result == "daytona\nhello\nhello\nmore\n"
         sandbox.delete()
         refused = Image.base("python:3.12").run_commands("sleep 2; touch /usr/bin/new-program && apt-get update")
-        with pytest.raises(DaytonaError, match="non-zero code"):
-            daytona.create(CreateSandboxFromImageParams(image=refused))
+        with pytest.raises(DaytonaError, match="BUILD_FAILED"):
+            daytona.create(CreateSandboxFromImageParams(image=refused, labels={"mark": mark}), timeout=IMAGE_SECONDS)
+        assert "non-zero code" in told_reason(daytona, mark)
 
 
 @pytest.mark.parametrize("whose", ["trusted", "ordinary"])
@@ -153,7 +160,7 @@ def test_the_typescript_sdk_builds_over_http(whose: str, request: pytest.Fixture
     options = ("--format=esm", "--platform=node", "--bundle", "--packages=external", "--alias:the-sdk=@daytona/sdk")
     program = bundle(CLIENTS / "typescript" / "snapshots.ts", Path("snapshots.mjs"), *options)
     arguments = (f"ts-{uuid.uuid4().hex[:8]}", tmp_path / "file.txt", tmp_path / "folder")
-    done = run_program(["node", program, *arguments], instance, tmp_path)
+    done = run_program(["node", program, *arguments], instance, tmp_path, seconds=FLOW_SECONDS)
     assert done.exit_code == 0, done
     saw: dict[str, Any] = json.loads(done.text)
     assert saw["made"] == [arguments[0], "active"]

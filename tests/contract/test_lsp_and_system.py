@@ -115,7 +115,7 @@ def _params(sandyard: Instance) -> CreateSandboxFromImageParams | CreateSandboxF
     if sandyard.combination.runtime == "docker":
         docker = pytest.importorskip("docker")
         with contextlib.closing(docker.from_env()) as engine:
-            if not any(FULL_IMAGE in image.tags for image in engine.images.list()):
+            if not engine.api.images(FULL_IMAGE):
                 pytest.skip(f"the image {FULL_IMAGE} is not on this engine: run make images")
         return CreateSandboxFromImageParams(image=FULL_IMAGE)
     if _is_scripted(sandyard):

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,8 @@ pytestmark = pytest.mark.sdk
 
 STREAMING_SECONDS = 4.0
 """Five lines a second apart; a program that prints them at the end prints them together."""
+STREAMING_RUNS = 3
+"""Who comes late on a machine that stalls is shown together what was written before: one of these comes in time."""
 LATE_SECONDS = 30.0
 """What a machine that stalls may take longer; a client that cannot connect to the event socket stays over a minute."""
 GO_SEED_RELEASES = ("0.143", *GO_RELEASES)
@@ -35,17 +38,27 @@ GO_SPELLINGS = (
 RANDOM_LINE = re.compile(r"(All good|Oops, an error) at .*\d{4}")
 
 
-def assert_streamed(done: Transcript) -> None:
+def assert_streamed(run: Callable[[], Transcript]) -> None:
     """Five steps to stdout and five errors to stderr, each when it was written."""
+    for _ in range(STREAMING_RUNS):
+        done = run()
+        if _spread(done) > STREAMING_SECONDS / 4:
+            return
+    pytest.fail(f"the lines come together:\n{done}")
+
+
+def _spread(done: Transcript) -> float:
+    """Seconds between the first line and the last of a program that printed all of them."""
     assert done.exit_code == 0, done
     for number in range(1, 6):
         assert re.search(rf"^\[STDOUT\]: +Step {number}$", done.text, re.MULTILINE), done
         assert re.search(rf"^\[STDERR\]: +Error {number}$", done.text, re.MULTILINE), done
     assert done.text.count("Step") == done.text.count("Error") == 5, done
     spread = done.when("Step 5") - done.when("Step 1")
-    assert STREAMING_SECONDS / 4 < spread < STREAMING_SECONDS + LATE_SECONDS, done
+    assert spread < STREAMING_SECONDS + LATE_SECONDS, done
     assert done.when("Continuing execution while logs are streaming...") < done.when("Step 2"), done
     assert done.seconds - done.when("Step 5") < LATE_SECONDS, f"the program went on after the stream's end:\n{done}"
+    return spread
 
 
 def assert_retrieved(done: Transcript) -> None:
@@ -62,7 +75,8 @@ def assert_retrieved(done: Transcript) -> None:
 
 
 def test_stream_py(sandyard: Instance, folder: Path) -> None:
-    assert_streamed(run_program([python_with_sdk(NEWEST_PYTHON_SDK), seed_program("stream.py")], sandyard, folder))
+    program = [python_with_sdk(NEWEST_PYTHON_SDK), seed_program("stream.py")]
+    assert_streamed(lambda: run_program(program, sandyard, folder))
 
 
 def test_retrieve_py(sandyard: Instance, folder: Path) -> None:
@@ -70,7 +84,8 @@ def test_retrieve_py(sandyard: Instance, folder: Path) -> None:
 
 
 def test_stream_ts(sandyard: Instance, folder: Path) -> None:
-    assert_streamed(run_program(node_program(seed_program("stream.ts")), sandyard, folder))
+    program = node_program(seed_program("stream.ts"))
+    assert_streamed(lambda: run_program(program, sandyard, folder))
 
 
 def test_retrieve_ts(sandyard: Instance, folder: Path) -> None:
@@ -79,7 +94,7 @@ def test_retrieve_ts(sandyard: Instance, folder: Path) -> None:
 
 @pytest.mark.parametrize("release", GO_SEED_RELEASES)
 def test_stream_go(sandyard: Instance, folder: Path, release: str) -> None:
-    assert_streamed(_go("stream.go", release, sandyard, folder))
+    assert_streamed(lambda: _go("stream.go", release, sandyard, folder))
 
 
 @pytest.mark.parametrize("release", GO_SEED_RELEASES)

@@ -34,13 +34,23 @@ from daytona.common.errors import (  # noqa: E402
 
 from sandyard_runner.runtime.docker.options import LABEL_IMAGE  # noqa: E402
 from tests.contract.conftest import running  # noqa: E402
-from tests.contract.programs import CLIENTS, GO_LACKS, GO_RELEASES, bundle, go_flow, run_program  # noqa: E402
-from tests.contract.python_client import client  # noqa: E402
+from tests.contract.programs import (  # noqa: E402
+    CLIENTS,
+    FLOW_SECONDS,
+    GO_LACKS,
+    GO_RELEASES,
+    IMAGE_SECONDS,
+    bundle,
+    go_flow,
+    run_program,
+)
+from tests.contract.python_client import client, told_reason  # noqa: E402
 from tests.contract.running import COMBINATIONS, Combination, Instance, chosen_combinations  # noqa: E402
 
 pytestmark = [
     pytest.mark.sdk,
     pytest.mark.docker,
+    pytest.mark.timeout(600),
     pytest.mark.filterwarnings("ignore"),  # the library's own deprecations and unclosed sockets are not ours
 ]
 
@@ -146,7 +156,7 @@ def test_a_snapshot_is_built_with_local_files_and_used(daytona: Daytona, name: s
 def test_a_sandbox_is_created_from_an_image_with_local_files(daytona: Daytona, files: Path) -> None:
     logs: list[str] = []
     wanted = CreateSandboxFromImageParams(image=image_with(files).entrypoint(["sleep", "5000"]))
-    sandbox = daytona.create(wanted, timeout=60, on_snapshot_create_logs=logs.append)
+    sandbox = daytona.create(wanted, timeout=IMAGE_SECONDS, on_snapshot_create_logs=logs.append)
     try:
         assert sandbox.state == "started"
         assert sandbox.process.exec(READ_ALL).result == "a file\ndeep\nhi\n"
@@ -167,9 +177,11 @@ def test_a_failed_build_is_an_error_with_its_reason_and_leaves_nothing_to_use(da
     assert "non-zero code: 9" in (failed.error_reason or "")
     with pytest.raises(DaytonaBadRequestError, match="is build_failed"):
         daytona.create(CreateSandboxFromSnapshotParams(snapshot=name))
-    seen: list[str] = []
-    with pytest.raises(DaytonaError, match="non-zero code: 9"):
-        daytona.create(CreateSandboxFromImageParams(image=failing), on_snapshot_create_logs=seen.append)
+    seen, mark = list[str](), uuid.uuid4().hex
+    wanted = CreateSandboxFromImageParams(image=failing, labels={"mark": mark})
+    with pytest.raises(DaytonaError, match="BUILD_FAILED"):
+        daytona.create(wanted, timeout=IMAGE_SECONDS, on_snapshot_create_logs=seen.append)
+    assert "non-zero code: 9" in told_reason(daytona, mark)
     assert "going down" in "\n".join(seen)
 
 
@@ -213,8 +225,8 @@ async def test_the_asynchronous_sdk_builds_too(trusted: Instance, files: Path) -
         sandbox = await daytona.create(CreateSandboxFromSnapshotParams(snapshot=name))
         assert (await sandbox.process.exec(READ_ALL)).result == "a file\ndeep\nhi\n"
         await sandbox.delete()
-        image = image_with(files).run_commands("echo asynchronously")
-        built = await daytona.create(CreateSandboxFromImageParams(image=image), on_snapshot_create_logs=logs.append)
+        wanted = CreateSandboxFromImageParams(image=image_with(files).run_commands("echo asynchronously"))
+        built = await daytona.create(wanted, timeout=IMAGE_SECONDS, on_snapshot_create_logs=logs.append)
         assert (await built.process.exec("cat /data/file.txt")).result == "a file\n"
         await built.delete()
         await daytona.snapshot.delete(made)
@@ -228,7 +240,7 @@ def test_a_large_context_of_many_files_arrives_whole(daytona: Daytona, tmp_path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     image = Image.base(BUSYBOX).add_local_dir(str(tmp_path / "tree"), "/tree")
-    sandbox = daytona.create(CreateSandboxFromImageParams(image=image), timeout=90)
+    sandbox = daytona.create(CreateSandboxFromImageParams(image=image), timeout=IMAGE_SECONDS)
     try:
         counted = sandbox.process.exec("find /tree -type f | wc -l; find /tree -type f -exec cat {} + | wc -c").result
         assert [int(word) for word in counted.split()] == [MANY_FILES, MANY_FILES * len(content)]
@@ -241,7 +253,7 @@ def test_the_typescript_sdk_builds_over_http(trusted: Instance, files: Path, tmp
     options = ("--format=esm", "--platform=node", "--bundle", "--packages=external", "--alias:the-sdk=@daytona/sdk")
     program = bundle(source, Path("snapshots.mjs"), *options)
     arguments = (f"ts-{uuid.uuid4().hex[:8]}", files / "file.txt", files / "folder")
-    done = run_program(["node", program, *arguments], trusted, tmp_path)
+    done = run_program(["node", program, *arguments], trusted, tmp_path, seconds=FLOW_SECONDS)
     assert done.exit_code == 0, done
     saw: dict[str, Any] = json.loads(done.text)
     assert saw["made"] == [arguments[0], "active"]
@@ -251,7 +263,8 @@ def test_the_typescript_sdk_builds_over_http(trusted: Instance, files: Path, tmp
     assert saw["built"] == ["started", "a file\n"]
     assert "for-a-sandbox" in saw["buildLogs"]
     assert "non-zero code: 9" in saw["failed"][1]
-    assert "non-zero code: 9" in saw["failedSandbox"][1]
+    assert "build_failed" in saw["failedSandbox"][1]
+    assert "non-zero code: 9" in saw["failedReason"]
     assert saw["gone"][0] == "DaytonaNotFoundError"
 
 

@@ -1,7 +1,6 @@
 """One trace from a program that uses the newest Python SDK with tracing on, through the proxy, into its sandbox."""
 
 import json
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from tests.contract.programs import CLIENTS, run_program
 from tests.contract.running import Instance
 from tests.otlp import RecordingCollector, attributes, running_collector
+from tests.ports import kept_port
 
 pytestmark = pytest.mark.sdk
 
@@ -19,8 +19,9 @@ CLIENT, SERVER = 3, 2
 
 
 def test_a_call_of_the_sdk_and_what_the_sandbox_does_for_it_are_one_trace(sandyard: Instance, folder: Path) -> None:
-    with running_collector() as collector:
-        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url.rstrip("/"), "COLLECTOR_PORT": str(free_port())}
+    # The port is one of sandboxes without a network of their own, too.
+    with running_collector() as collector, kept_port() as port:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url.rstrip("/"), "COLLECTOR_PORT": str(port)}
         command = [sys.executable, str(CLIENTS / "python" / "traced.py")]
         transcript = run_program(command, sandyard, folder, environment=environment)
         assert transcript.exit_code == 0, transcript
@@ -42,9 +43,3 @@ def calls_of(collector: RecordingCollector) -> dict[str, Any]:
     bodies = [body for path, _, body in collector.posts if path == "/base/v1/traces"]
     groups = [group for body in bodies for group in ExportTraceServiceRequest.FromString(body).resource_spans]
     return {span.span_id.hex(): span for group in groups for scope in group.scope_spans for span in scope.spans}
-
-
-def free_port() -> int:
-    """A port that nobody listens on now, of sandboxes without a network of their own either."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])

@@ -9,7 +9,7 @@ from urllib.parse import quote
 from tests.contract.running import Instance
 from tests.contract.wire_client import Answer, Body, Refused, WebSocket, request
 
-STATE_SECONDS = 120.0
+STATE_SECONDS = 180.0
 COMMAND_SECONDS = 60.0
 NEWEST = "0.226.1"
 

@@ -10,12 +10,14 @@ from tests.docker.conftest import BUSYBOX, execute, need_image, started, within
 pytestmark = pytest.mark.docker
 
 
+@pytest.mark.timeout(600)
 async def test_a_container_over_its_limit_is_told_once_and_goes_on(runtime: DockerRuntime, engine: Any) -> None:
     need_image(engine, BUSYBOX)
     sandbox = await started(runtime, disk_gib=1)
     async with runtime.events() as events:
         await runtime.disk.look()
-        assert await execute(runtime, sandbox, "head -c 1200000000 /dev/zero >/big; echo $?") == (0, "0\n")
+        fill = "head -c 1200000000 /dev/zero >/big; echo $?"
+        assert await execute(runtime, sandbox, fill, timeout_seconds=240) == (0, "0\n")
         for _ in range(2):
             await runtime.disk.look()
         event = await within(60, anext(events))

@@ -32,6 +32,8 @@ from tests.conftest import fresh_postgres_database
 from tests.lifecycle.whole import Whole, open_whole
 
 Answer = TypeVar("Answer")
+STEP_SECONDS, END_SECONDS = 60.0, 300.0
+"""For one step, and for all that is left to happen at the end of a life: machines stall."""
 METHODS = ("ensure_image", "create", "start", "stop", "remove", "pause", "resume", "resize", "commit", "remove_image")
 FAILED = (Observed.ERROR, Observed.BUILD_FAILED)
 PRESENT = {
@@ -58,8 +60,8 @@ class Lifecycle(RuleBasedStateMachine):
         self.made: list[str] = []
         self.deleted: set[str] = set()
 
-    def run(self, work: Awaitable[Answer]) -> Answer:
-        return self.loop.run_until_complete(asyncio.wait_for(_await(work), 60))
+    def run(self, work: Awaitable[Answer], seconds: float = STEP_SECONDS) -> Answer:
+        return self.loop.run_until_complete(_await(work, seconds))
 
     def row(self, number: int) -> Sandbox:
         """One that was made, deleted or not."""
@@ -231,8 +233,8 @@ class Lifecycle(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         try:
-            self.run(self.settle_and_compare())
-            self.run(self.delete_everything())
+            self.run(self.settle_and_compare(), END_SECONDS)
+            self.run(self.delete_everything(), END_SECONDS)
         finally:
             self.run(self.stack.aclose())
             self.loop.close()
@@ -279,8 +281,9 @@ EXCUSES = frozenset(
 """Why a request may be refused that the state allows."""
 
 
-async def _await(work: Awaitable[Answer]) -> Answer:
-    return await work
+async def _await(work: Awaitable[Answer], seconds: float) -> Answer:
+    async with asyncio.timeout(seconds):
+        return await work
 
 
 async def _swallow(work: Awaitable[object]) -> None:

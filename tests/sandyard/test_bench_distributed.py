@@ -1,28 +1,20 @@
 """The test bench where API, runner and proxy are processes of their own."""
 
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from sandyard.testing.client import BenchError, Door, Yard, new_yard, remove_yard
 from tests.conformance.redis_server import RedisServer
+from tests.ports import kept_port
 from tests.sandyard.command import SANDYARD, SECONDS, clean_environment
 
 Answer = TypeVar("Answer")
 KEY = "sy_key-of-the-owner"
-
-
-def _kept_port(stack: ExitStack) -> int:
-    """A port that nobody else is given, before a part listens there and while it does: bound, and not listening."""
-    place = stack.enter_context(socket.socket())
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    place.bind(("127.0.0.1", 0))
-    return int(place.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +24,7 @@ def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, Yard
     redis = RedisServer.start_or_skip(folder)
     with ExitStack() as stack:
         stack.callback(redis.stop)
-        api, internal, runner, proxy, second = (_kept_port(stack) for _ in range(5))
+        api, internal, runner, proxy, second = (stack.enter_context(kept_port()) for _ in range(5))
         environment = clean_environment(
             SANDYARD_API_KEY=KEY,
             SANDYARD_INTERNAL_TOKEN="internal",
@@ -57,6 +49,7 @@ def yards(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Yard, Yard
         made = _as_soon_as_ready(owner)
         other = Yard(Door(f"http://127.0.0.1:{second}", made.api_key), made.organization_id)
         _await(lambda: other.door.ask("GET", "/api/sandbox"))
+        _await(lambda: _expect(any(one["alive"] for one in owner.ask("GET", "/_sandyard/capabilities")["runners"])))
         yield made, other
         remove_yard(owner, made)
 
@@ -81,6 +74,19 @@ def _await(work: Callable[[], Answer]) -> Answer:
             time.sleep(0.1)  # several processes start; there is no event that says all of them have
 
 
+def _expect(holds: bool) -> None:
+    if not holds:
+        raise BenchError("not yet")
+
+
+def _create(yard: Yard, body: dict[str, Any], state: str = "started") -> dict[str, Any]:
+    """A sandbox once it is in that state: where that takes longer, the API answers before."""
+    path = f"/api/sandbox/{yard.door.ask('POST', '/api/sandbox', body)['id']}"
+    _await(lambda: _expect(yard.door.ask("GET", path)["state"] == state))
+    made: dict[str, Any] = yard.door.ask("GET", path)
+    return made
+
+
 def test_proxies_count_together(yards: tuple[Yard, Yard]) -> None:
     one, other = yards
     one.faults.add("status", on={"operation": "listSandboxes", "nth": 4, "count": 2}, status=503, message="busy")
@@ -98,28 +104,23 @@ def test_proxies_count_together(yards: tuple[Yard, Yard]) -> None:
     one.reset()
 
 
-def _expect(holds: bool) -> None:
-    if not holds:
-        raise BenchError("not yet")
-
-
 def test_the_clock_moves_timers_of_another_process(yard: Yard) -> None:
-    made = yard.door.ask("POST", "/api/sandbox", {"autoStopInterval": 15})
+    made = _create(yard, {"autoStopInterval": 15})
     yard.clock.advance(hours=1)
     assert yard.door.ask("GET", f"/api/sandbox/{made['id']}")["state"] == "stopped"
     yard.clock.release()
 
 
 def test_a_sandbox_dies_on_its_runner_and_a_pull_fails_there(yard: Yard) -> None:
-    made = yard.door.ask("POST", "/api/sandbox", {})
+    made = _create(yard, {})
     yard.faults.add("die", on={"operation": "ExecuteCommand"})
     with pytest.raises(BenchError, match="Is the Sandbox started"):
         yard.door.ask("POST", f"/toolbox/{made['id']}/process/execute", {"command": "true"})
     history = yard.door.ask("GET", f"/_sandyard/sandboxes/{made['id']}")["history"]
     assert "first process was killed" in history[-1]["cause"]
     yard.faults.add("pull-fails", on={"label": "image=bad"}, message="manifest unknown")
-    failed = yard.door.ask("POST", "/api/sandbox", {"labels": {"image": "bad"}})
-    assert (failed["state"], failed["errorReason"]) == ("error", "manifest unknown")
+    failed = _create(yard, {"labels": {"image": "bad"}}, "error")
+    assert failed["errorReason"] == "manifest unknown"
     assert yard.faults.clear() == []
 
 

@@ -80,8 +80,7 @@ def test_a_sandyard_on_sqlite_goes_to_postgres_with_files_and_logs(
         moved = Toolbox(instance, toolbox.sandbox, {"Authorization": f"Bearer {instance.api_key}"})
         read = moved.api("GET", "/sandbox/kept").json()
         assert (read["id"], read["state"], read["labels"]) == (toolbox.id, "stopped", {"a": "b"})
-        assert moved.api("POST", "/sandbox/kept/start").json()["state"] == "started"
-        moved = Toolbox(instance, moved.api("GET", "/sandbox/kept").json(), moved.headers)
+        moved = _started(instance, toolbox, "kept")
         assert _known(moved) == known
         assert _record(moved, command) == record
         moved.delete()
@@ -101,9 +100,7 @@ def test_files_of_every_kind_come_back_as_they_were_with_volumes_and_archived_sa
     _execute(toolbox, "mkdir -p /mnt/shared/work/a && echo in-volume > /mnt/shared/work/a/run.json")
     archived = Toolbox.create(instance, body={"name": "archived"})
     _execute(archived, "echo archived > kept-file")
-    assert archived.api("POST", "/sandbox/archived/stop").status == 200
-    assert archived.api("POST", "/sandbox/archived/archive").status == 200
-    _await_state(archived, "archived")
+    _archive(archived)
     assert instance.stop() == 0
 
     assert sandyard("save", file, "--data-dir", old / "data").returncode == 0
@@ -130,20 +127,18 @@ def _execute(toolbox: Toolbox, command: str) -> str:
     return str(answer["result"])
 
 
+def _archive(toolbox: Toolbox) -> None:
+    for request_name, state in (("stop", "stopped"), ("archive", "archived")):
+        assert toolbox.api("POST", f"/sandbox/{toolbox.id}/{request_name}").status == 200
+        toolbox.wait_for(state)
+
+
 def _started(instance: Instance, before: Toolbox, name: str) -> Toolbox:
     """The same sandbox in another Sandyard, started."""
     headers = {"Authorization": f"Bearer {instance.api_key}"}
     moved = Toolbox(instance, before.sandbox, headers)
     assert moved.api("POST", f"/sandbox/{name}/start").status == 200
-    _await_state(moved, "started")
-    return Toolbox(instance, moved.api("GET", f"/sandbox/{name}").json(), headers)
-
-
-def _await_state(toolbox: Toolbox, state: str) -> None:
-    deadline = time.monotonic() + SECONDS
-    while (told := toolbox.api("GET", f"/sandbox/{toolbox.id}").json())["state"] != state:
-        assert time.monotonic() < deadline, told
-        time.sleep(0.05)  # as clients poll
+    return Toolbox(instance, moved.wait_for("started"), headers)
 
 
 def test_a_file_that_is_not_whole_or_not_ours_is_refused_and_changes_nothing(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sandyard_runner.runtime.docker import engine_answers
 from tests.contract.running import Combination, Instance, start
 from tests.contract.toolbox import Toolbox
+from tests.engine import need_engine
 from tests.sandyard import belongings
 from tests.sandyard.command import COMPILED, sandyard
-from tests.sandyard.test_saving import _await_state, _execute, _record, _started
+from tests.sandyard.test_saving import _archive, _execute, _record, _started
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(600)]
 DOCKER = Combination("saving", "docker")
@@ -22,8 +22,7 @@ XATTRS = ("security.capability",)
 
 @pytest.fixture(autouse=True)
 def _engine() -> None:
-    if why := engine_answers():
-        pytest.skip(why)
+    need_engine()
 
 
 def _begin(folder: Path) -> Instance:
@@ -49,9 +48,7 @@ def test_containers_go_to_another_data_directory_with_files_logs_volumes_and_wha
         record = _record(toolbox, str(toolbox.run("s", "echo logged; printf 'no newline' >&2")["cmdId"]))
         archived = Toolbox.create(instance, body={"name": "archived"})
         _execute(archived, "echo archived > kept-file")
-        assert archived.api("POST", "/sandbox/archived/stop").status == 200
-        assert archived.api("POST", "/sandbox/archived/archive").status == 200
-        _await_state(archived, "archived")
+        _archive(archived)
         assert instance.stop() == 0
 
         saved = sandyard("save", file, "--data-dir", old / "data")
@@ -106,7 +103,7 @@ def test_one_that_runs_is_held_still_and_goes_on_and_is_stopped_where_it_is_load
         assert sandyard("load", file, "--data-dir", new / "data").returncode == 0
         instance = _begin(new)
         moved = Toolbox(instance, toolbox.sandbox, {"Authorization": f"Bearer {instance.api_key}"})
-        _await_state(moved, "stopped")
+        moved.wait_for("stopped")
         values = _execute(_started(instance, toolbox, "kept"), "tail -q -n 1 a b").split()
         assert 0 <= int(values[0]) - int(values[1]) <= 1
         instance.stop()

@@ -32,7 +32,7 @@ async function main() {
   const buildLogs: string[] = []
   const built = await daytona.create(
     { image: image.runCommands('echo for-a-sandbox') },
-    { onSnapshotCreateLogs: (chunk: string) => buildLogs.push(chunk), timeout: 60 },
+    { onSnapshotCreateLogs: (chunk: string) => buildLogs.push(chunk), timeout: 240 },
   )
   saw.built = [built.state, (await built.process.executeCommand('cat /data/file.txt')).result]
   saw.buildLogs = buildLogs.join('\n')
@@ -40,7 +40,10 @@ async function main() {
 
   const failing = Image.base('busybox:latest').runCommands('exit 9')
   saw.failed = await refused(daytona.snapshot.create({ name: `${name}-bad`, image: failing }))
-  saw.failedSandbox = await refused(daytona.create({ image: failing }))
+  const labels = { failing: name }
+  saw.failedSandbox = await refused(daytona.create({ image: failing, labels }, { timeout: 240 }))
+  // The library takes only the state from an event, so the text of what it throws may lack the reason.
+  for await (const one of daytona.list({ labels })) saw.failedReason = one.errorReason
   for (const one of [name, `${name}-bad`]) await daytona.snapshot.delete(await daytona.snapshot.get(one))
   saw.gone = await refused(daytona.snapshot.get(name))
   console.log(JSON.stringify(saw))

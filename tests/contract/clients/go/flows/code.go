@@ -95,7 +95,7 @@ func code(ctx context.Context, client *daytona.Client, arguments []string, saw s
 	saw["command"] = []any{command.ExitCode, command.Result}
 	began = time.Now()
 	saw["commandTimeout"] = []any{
-		refused(process.ExecuteCommand(ctx, "echo begun; sleep 60", options.WithExecuteTimeout(3*time.Second))),
+		refused(process.ExecuteCommand(ctx, "echo begun; sleep 60", options.WithExecuteTimeout(10*time.Second))),
 		time.Since(began).Seconds(),
 	}
 	command = must(process.ExecuteCommand(ctx, "echo =$VALUE=", options.WithCommandEnv(map[string]string{"VALUE": "v"})))
@@ -109,7 +109,7 @@ func code(ctx context.Context, client *daytona.Client, arguments []string, saw s
 		saw["codeRun"] = []any{ran.ExitCode, ran.Result, release.plots(ran)}
 	}
 	saw["codeRunTimeout"] = refused(process.CodeRun(ctx, "import time\nprint('begun', flush=True)\ntime.sleep(60)",
-		func(run *options.CodeRun) { run.Timeout = pointer(5 * time.Second) })) // a busy machine takes long to start a Python
+		func(run *options.CodeRun) { run.Timeout = pointer(10 * time.Second) })) // a busy machine takes long to start a Python
 }
 
 const drawing = `import matplotlib.pyplot as plt
