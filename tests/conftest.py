@@ -50,7 +50,7 @@ def fresh_postgres_database(server_url: str) -> str:
 
 
 async def _create_database(url: str, name: str) -> None:
-    connection = await asyncpg.connect(url, timeout=10)
+    connection = await asyncpg.connect(url, timeout=60)
     try:
         await connection.execute(f'create database "{name}"')
     finally:

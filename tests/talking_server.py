@@ -131,7 +131,8 @@ class Second:
         self.reader, self.writer, self.data = reader, writer, data
         self.connection = H2Connection(H2Configuration(client_side=False, header_encoding=None))
         self.requests: dict[int, tuple[str, Text, Body, Text]] = {}
-        self.waiting: dict[int, bytes] = {}
+        self.waiting: dict[int, tuple[bytes, int]] = {}
+        """`{stream: (content, how much of it was sent)}`"""
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -179,18 +180,20 @@ class Second:
             self.connection.send_headers(number, [(":status", "200")])
             is_big = path.startswith("/big?")
             content = bytes(int(path[5:])) if is_big else seen("2", path, headers, body, trailers)
-            self.waiting[number] = content
+            self.waiting[number] = content, 0
             self.send_waiting()
         self.flush()
 
     def send_waiting(self) -> None:
         for number in list(self.waiting):
-            while data := self.waiting[number]:
+            content, sent = self.waiting[number]
+            while sent < len(content):
                 most = min(self.connection.local_flow_control_window(number), self.connection.max_outbound_frame_size)
                 if not most:
                     break
-                self.connection.send_data(number, data[:most])
-                self.waiting[number] = data[most:]
+                self.connection.send_data(number, content[sent : sent + most])
+                sent += most
+                self.waiting[number] = content, sent
             else:
                 del self.waiting[number]
                 self.connection.send_headers(number, [("x-trailer", "last")], end_stream=True)

@@ -124,11 +124,17 @@ async def open_world(
         await stack.enter_async_context(serve(plane.internal_app, inner, websockets=False))
         await stack.enter_async_context(serve(plane.app, public))
         internal = await stack.enter_async_context(
-            HttpControlPlane(f"unix:{sockets / 'internal.sock'}", INTERNAL_TOKEN)
+            HttpControlPlane(f"unix:{sockets / 'internal.sock'}", INTERNAL_TOKEN, timeout_seconds=120)
         )
         session = await stack.enter_async_context(aiohttp.ClientSession())
         client = Client(f"http://127.0.0.1:{port}", session)
         yield World(plane, client, internal, ScriptedRunner(internal), bus, sockets / "internal.sock")
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a runner's answer is late."""
+    monkeypatch.setattr("sandyard_runner.client.CHANGE_TIMEOUT_SECONDS", 60.0)
 
 
 @pytest.fixture

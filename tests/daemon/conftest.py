@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, TypeVar
 
 import pytest
 
@@ -23,17 +24,19 @@ from sandyard_daemon.wire import DOOR_HEADER, FrameDecoder, LogFrame, Stream
 from tests.contract.running import open_folder
 from tests.contract.wire_client import WebSocket
 
+T = TypeVar("T")
 SECRET = "door-secret-of-this-test"
 ROOT = Path(__file__).parents[2]
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """What `condition` gives once it is true."""
-    deadline = time.monotonic() + seconds
+def eventually(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """What `condition` gives once it is true; asked once more after that time, which may have been a stall."""
+    deadline, is_late = time.monotonic() + seconds, False
     while not (value := condition()):
-        if time.monotonic() > deadline:
+        if is_late:
             raise AssertionError("the condition did not become true in time")
         threading.Event().wait(0.003)
+        is_late = time.monotonic() > deadline
     return value
 
 
@@ -120,7 +123,7 @@ class Daemon:
         code = self.get(f"/process/session/{session_id}/command/{command_id}").json.get("exitCode")
         return None if code is None else int(code)
 
-    def finish(self, command_id: str, session_id: str = "s", seconds: float = 10.0) -> int:
+    def finish(self, command_id: str, session_id: str = "s", seconds: float = 60.0) -> int:
         """The exit code, once there is one."""
         eventually(lambda: self.exit_code(command_id, session_id) is not None, seconds)
         code = self.exit_code(command_id, session_id)
@@ -198,21 +201,37 @@ class Follower:
 Starter = Callable[..., Daemon]
 
 
+def cut_off(run: Callable[[int], T], has_begun: Callable[[T], Any]) -> T:
+    """What a run gives that ends at a timeout of so many seconds: few ones, more where it had not begun by then."""
+    return made if has_begun(made := run(3)) else run(30)
+
+
 @pytest.fixture
 def start_daemon(tmp_path: Path) -> Iterator[Starter]:
-    """Starts daemons: `start(*arguments, **environment)`, as another `user` if asked; ends them with the test."""
+    """Starts daemons: `start(*arguments, **environment)`, as another `user` if asked; ends them with the test.
+
+    `constants`: values by full name, for what a busy machine would be late for.
+    """
     started: list[Daemon] = []
 
-    def start(*arguments: str, name: str = "sandbox", user: str | None = None, **environment: str) -> Daemon:
+    def start(
+        *arguments: str,
+        name: str = "sandbox",
+        user: str | None = None,
+        constants: Mapping[str, Any] = MappingProxyType({}),
+        **environment: str,
+    ) -> Daemon:
         directory = tmp_path / name
         (directory / "door").mkdir(parents=True)
         (directory / "home").mkdir()
         (directory / "door" / "secret").write_text(SECRET)
+        settings = (f"import {each.rpartition('.')[0]}; {each} = {value!r}\n" for each, value in constants.items())
+        (directory / "sitecustomize.py").write_text("".join(settings))
         command = [sys.executable, "-m", "sandyard_daemon", "--door-dir", str(directory / "door"), *arguments]
         variables = {
             "PATH": os.environ["PATH"],
             "HOME": str(directory / "home"),
-            "PYTHONPATH": str(ROOT / "daemon"),
+            "PYTHONPATH": f"{directory}:{ROOT / 'daemon'}" if constants else str(ROOT / "daemon"),
             "DAYTONA_SANDBOX_ID": "sandbox-of-this-test",
             **environment,
         }
@@ -232,7 +251,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
         )
         daemon = Daemon(process, directory)
         started.append(daemon)
-        eventually(lambda: daemon.door.exists() or process.poll() is not None, 30)
+        eventually(lambda: daemon.door.exists() or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]
         return daemon
 
@@ -241,7 +260,7 @@ def start_daemon(tmp_path: Path) -> Iterator[Starter]:
         with contextlib.suppress(ProcessLookupError):
             daemon.process.send_signal(signal.SIGTERM)
         daemon.close()
-        daemon.process.communicate(timeout=20)
+        daemon.process.communicate(timeout=60)
 
 
 @pytest.fixture

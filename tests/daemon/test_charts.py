@@ -4,6 +4,7 @@ import ast
 import base64
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,19 @@ pytest.importorskip("seaborn", reason="the plotting libraries are a development 
 client = pytest.importorskip("daytona_toolbox_api_client", reason="the newest Python SDK is a development dependency")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What matplotlib keeps of the fonts: making it takes long, and beyond five seconds it says so in the output."""
+    made = str(tmp_path_factory.mktemp("matplotlib"))
+    importing = [sys.executable, "-c", "import matplotlib.pyplot"]
+    subprocess.run(importing, env={**os.environ, "MPLCONFIGDIR": made}, check=True)
+    return made
+
+
 @pytest.fixture
-def daemon(start_daemon: Starter, tmp_path_factory: pytest.TempPathFactory) -> Daemon:
-    """A daemon whose python3 has the plotting libraries, and their font cache from the test before."""
-    cache = tmp_path_factory.getbasetemp() / "matplotlib"
-    here = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    return start_daemon(PATH=here, MPLCONFIGDIR=str(cache))
+def daemon(start_daemon: Starter, cache: str) -> Daemon:
+    """A daemon whose python3 has the plotting libraries."""
+    return start_daemon(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}", MPLCONFIGDIR=cache)
 
 
 PLOT = "import matplotlib.pyplot as plt\n"

@@ -12,7 +12,7 @@ import jsonschema  # type: ignore[import-untyped]
 import pytest
 
 from tests.contract.programs import CACHE
-from tests.daemon.conftest import Daemon, Starter, eventually
+from tests.daemon.conftest import Daemon, Starter, cut_off, eventually
 
 OPENAPI = Path(__file__).parents[3] / "shared" / "contract" / "openapi" / "toolbox.json"
 ESBUILD = CACHE / "typescript" / "node_modules" / ".bin" / "esbuild"
@@ -196,8 +196,11 @@ def test_code_that_holds_a_nul_or_half_a_character_is_the_programs_own_error(dae
 
 def test_a_timeout_kills_the_process_group_and_keeps_what_was_printed(daemon: Daemon) -> None:
     code = "import subprocess\nprint('begun')\nsubprocess.run(['sleep', '12321'])"
-    # Long enough for a Python to start on a slow machine.
-    answer = daemon.post("/process/code-run", {"code": code, "language": "python", "timeout": 5})
+    asked = {"code": code, "language": "python"}
+    answer = cut_off(
+        lambda seconds: daemon.post("/process/code-run", {**asked, "timeout": seconds}),
+        lambda answer: "begun" in answer.text,
+    )
     assert (answer.status, answer.json["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     assert "timeout" in answer.json["message"]
     assert answer.json["details"]["output"] == "begun\n"
@@ -205,7 +208,10 @@ def test_a_timeout_kills_the_process_group_and_keeps_what_was_printed(daemon: Da
 
 
 def test_execute_kills_the_process_group_at_its_timeout_and_keeps_what_was_printed(daemon: Daemon) -> None:
-    answer = daemon.execute("echo begun; sleep 12322 & sleep 12322", timeout=3)
+    answer = cut_off(
+        lambda seconds: daemon.execute("echo begun; sleep 12322 & sleep 12322", timeout=seconds),
+        lambda answer: "begun" in answer.text,
+    )
     assert (answer.status, answer.json["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     assert answer.json["details"]["output"] == "begun\n"
     eventually(lambda: not running("sleep 12322"))

@@ -5,12 +5,11 @@ import os
 import re
 import signal
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from sandyard_daemon.wire import DOOR_HEADER
-from tests.daemon.conftest import SECRET, Daemon, eventually
+from tests.daemon.conftest import SECRET, Daemon, cut_off, eventually
 from tests.daemon.processes import is_alive
 
 
@@ -41,10 +40,8 @@ def test_d13_errors_have_a_status_a_code_and_a_body(daemon: Daemon) -> None:
 
 
 def test_d18_execute_returns_when_its_shell_does(daemon: Daemon) -> None:
-    began = time.monotonic()
-    answer = daemon.execute("(sleep 30; echo no) & echo yes; echo $! > pid")
+    answer = daemon.execute("(sleep 600; echo no) & echo yes; echo $! > pid")
     assert answer.json == {"exitCode": 0, "result": "yes\n"}
-    assert time.monotonic() - began < 20  # of the 30 that its background child sleeps
     pid = int((daemon.home / "pid").read_text())
     assert is_alive(pid)
     os.kill(pid, signal.SIGKILL)
@@ -58,7 +55,9 @@ def test_d18_a_background_server_may_go_on_writing(daemon: Daemon) -> None:
 
 
 def test_d18_a_timeout_tells_what_was_written_so_far(daemon: Daemon) -> None:
-    answer = daemon.execute("echo begun; sleep 30", timeout=3)
+    answer = cut_off(
+        lambda seconds: daemon.execute("echo begun; sleep 600", timeout=seconds), lambda answer: "begun" in answer.text
+    )
     assert (answer.status, answer.json["code"]) == (408, "PROCESS_EXECUTION_TIMEOUT")
     assert "timeout" in answer.json["message"]
     assert "begun" in answer.json["message"]
@@ -66,8 +65,9 @@ def test_d18_a_timeout_tells_what_was_written_so_far(daemon: Daemon) -> None:
 
 
 def test_d18_a_timeout_kills_the_whole_process_group(daemon: Daemon) -> None:
-    daemon.execute("sleep 30 & echo $! > pid; wait", timeout=3)  # the number is written by then
-    eventually(lambda: not is_alive(int((daemon.home / "pid").read_text())))
+    command, pid = "sleep 600 & echo $! > pid; wait", daemon.home / "pid"
+    cut_off(lambda seconds: daemon.execute(command, timeout=seconds), lambda _: pid.exists() and pid.read_text())
+    eventually(lambda: not is_alive(int(pid.read_text())))
 
 
 def test_d18_death_by_a_signal_is_128_plus_its_number(daemon: Daemon) -> None:

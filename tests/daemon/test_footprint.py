@@ -70,7 +70,7 @@ def test_it_runs_isolated_outside_the_repository_and_starts_fast(tmp_path: Path)
     finally:
         daemon.close()
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_ten_thousand_idle_sessions_cost_records_only(daemon: Daemon) -> None:

@@ -193,7 +193,7 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(b"5\r\nfirst\r\n")
         self.wfile.flush()
-        self.gate.wait(10)
+        self.gate.wait(60)
         self.wfile.write(b"4\r\nlast\r\n0\r\n\r\n")
 
     def do_POST(self) -> None:
@@ -219,17 +219,25 @@ def port(request: pytest.FixtureRequest) -> Iterator[int]:
     Server.seen.clear()
     Server.gate.clear()
     kind = Server6 if ":" in request.param else http.server.ThreadingHTTPServer
-    try:
-        server = kind((request.param, 0), Server)
-    except OSError:
-        pytest.skip("no IPv6 loopback here")
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    yield server.server_address[1]
-    Server.gate.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with socket.socket() as kept:
+        while True:
+            try:
+                server = kind((request.param, 0), Server)
+            except OSError:
+                pytest.skip("no IPv6 loopback here")
+            if kind is not Server6:
+                break
+            with contextlib.suppress(OSError):  # another process's: it would be asked first
+                kept.bind(("127.0.0.1", server.server_address[1]))
+                break
+            server.server_close()
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield server.server_address[1]
+        Server.gate.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_a_port_is_forwarded_streaming(daemon: Daemon, port: int) -> None:

@@ -112,15 +112,15 @@ def test_d09_a_follower_learns_of_the_end_without_delay(daemon: Daemon) -> None:
         daemon.post(f"/process/session/s/command/{command}/input", {"data": "go"})
         text = b"".join(frame.payload for frame in follower.rest() if frame.stream is Stream.STDOUT)
         delays.append(time.time_ns() - int(text.split()[-1]))
-    assert sorted(delays)[4] < 0.3e9  # a few ms on a quiet machine, over a second in the original
+    assert sorted(delays)[4] < 0.8e9  # a few ms on a quiet machine, over a second in the original
 
 
 def test_d10_capture_keeps_up_with_fast_programs(daemon: Daemon) -> None:
     daemon.session()
     began = time.monotonic()
     command = daemon.start("head -c 100000000 /dev/zero")
-    assert daemon.finish(command, seconds=30) == 0
-    assert time.monotonic() - began < 20  # 5 MB/s on a machine that is busy and stalls; the original needs a minute
+    assert daemon.finish(command) == 0
+    assert time.monotonic() - began < 40  # 2.5 MB/s on a machine that is busy and stalls; the original needs a minute
     assert daemon.get(f"/_daemon/logs/s/{command}?head").json["size"] == 100_000_000
 
 
@@ -139,7 +139,7 @@ def test_d16_a_log_is_capped_and_says_so(start_daemon: Starter) -> None:
 def test_d16_a_large_snapshot_is_streamed_in_bounded_memory(daemon: Daemon) -> None:
     daemon.session()
     command = daemon.start("head -c 15000000 /dev/zero | tr '\\0' '\\1'")
-    daemon.finish(command, seconds=30)
+    daemon.finish(command)
     answer = daemon.get(f"/process/session/s/command/{command}/logs", X_Daytona_SDK_Version="0.200.0")
     assert len(answer.json["stdout"]) == 15_000_000
     peak = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.process.pid}/status").read_text())
@@ -152,7 +152,7 @@ def test_d40_without_a_version_the_text_is_the_log_itself(daemon: Daemon) -> Non
     command = daemon.start(
         "i=0; while [ $i -lt 4000 ]; do printf 'x%0120d\\001\\001' $i; printf e >&2; i=$((i+1)); done"
     )
-    daemon.finish(command, seconds=30)
+    daemon.finish(command)
     frames = b"".join(frame.payload for frame in daemon.frames(command))
     assert daemon.log(command) == frames
     assert len(frames) == 4000 * 124

@@ -97,5 +97,5 @@ def test_servers_end_with_the_daemon(with_servers: Callable[[], Daemon]) -> None
     python.start()
     script.start()
     daemon.process.terminate()
-    daemon.process.wait(timeout=10)
+    daemon.process.wait(timeout=60)
     eventually(lambda: not processes_in(python.path) + processes_in(script.path))

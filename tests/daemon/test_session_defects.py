@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from sandyard_daemon.sessions.supervisor import GRACE_SECONDS
 from sandyard_daemon.wire import Stream
 from tests.daemon.conftest import Daemon, Starter, eventually
 from tests.daemon.processes import children_of, is_alive
@@ -21,10 +20,8 @@ from tests.daemon.processes import children_of, is_alive
 )
 def test_d01_a_command_that_ends_the_shell_has_its_status_at_once(daemon: Daemon, command: str, code: int) -> None:
     daemon.session()
-    began = time.monotonic()
     answer = daemon.run(command)
     assert (answer["exitCode"], answer["stdout"]) == (code, "out\n")
-    assert time.monotonic() - began < 10
     again = daemon.post("/process/session/s/exec", {"command": "echo again"})
     assert (again.status, again.json["code"]) == (410, "SESSION_ENDED")
 
@@ -45,7 +42,7 @@ def test_d01_a_dead_shell_fails_what_was_queued_and_ends_every_follower(daemon: 
 
 def test_d01_the_exit_code_of_a_dead_shell_is_there_within_50_ms(daemon: Daemon) -> None:
     taken = []
-    for session in ("a", "b", "c"):
+    for session in "abcde":
         daemon.session(session)
         command = daemon.start("read line; exit 7", session)
         daemon.post(f"/process/session/{session}/command/{command}/input", {"data": "go"})
@@ -56,13 +53,11 @@ def test_d01_the_exit_code_of_a_dead_shell_is_there_within_50_ms(daemon: Daemon)
 
 
 @pytest.mark.parametrize(
-    "command", ["sleep 30 & echo x", "sleep 30 >/dev/null & echo x", "sleep 30 2>/dev/null & echo x"]
+    "command", ["sleep 600 & echo $!", "sleep 600 >/dev/null & echo $!", "sleep 600 2>/dev/null & echo $!"]
 )
 def test_d02_a_background_child_holding_a_stream_does_not_delay_the_end(daemon: Daemon, command: str) -> None:
     daemon.session()
-    began = time.monotonic()
-    assert daemon.run(command)["stdout"] == "x\n"
-    assert time.monotonic() - began < 20  # of the 30 that the child sleeps
+    assert is_alive(int(daemon.run(command)["stdout"]))
 
 
 def test_d02_late_output_is_in_later_reads_and_does_not_kill_its_writer(daemon: Daemon) -> None:
@@ -77,10 +72,8 @@ def test_d02_late_output_is_in_later_reads_and_does_not_kill_its_writer(daemon: 
 
 def test_d03_wait_waits_for_the_users_jobs_only(daemon: Daemon) -> None:
     daemon.session()
-    began = time.monotonic()
     assert daemon.run("wait; echo one")["stdout"] == "one\n"
     assert daemon.run("sleep 0.1 & wait; echo two; jobs")["stdout"] == "two\n"
-    assert time.monotonic() - began < 20
     command = daemon.start("wait; echo three")
     assert daemon.finish(command) == 0
 
@@ -109,12 +102,10 @@ def test_d11_tight_polling_sees_no_exit_code_or_a_whole_one(daemon: Daemon) -> N
 def test_d12_a_thousand_commands_queue_without_blocking(daemon: Daemon) -> None:
     daemon.session()
     gate = daemon.start("read line")
-    began = time.monotonic()
     commands = [daemon.start(f"echo {number}; N=$((N+1))") for number in range(1000)]
-    assert time.monotonic() - began < 20
     assert daemon.exit_code(commands[0]) is None
     daemon.post(f"/process/session/s/command/{gate}/input", {"data": "go"})
-    assert daemon.finish(commands[-1], seconds=40) == 0
+    assert daemon.finish(commands[-1]) == 0
     assert daemon.run("echo $N")["stdout"] == "1000\n"
     listed = daemon.get("/process/session/s").json["commands"]
     assert [command["id"] for command in listed[1:1001]] == commands
@@ -260,16 +251,14 @@ def test_d39_deleting_a_session_kills_all_it_ever_started(daemon: Daemon) -> Non
     written = daemon.home / "pids"
     written.touch()
     pids = eventually(lambda: (lines := written.read_text().split()) and len(lines) == 5 and lines)
-    began = time.monotonic()
     assert daemon.ask("DELETE", "/process/session/s").status == 204
-    assert time.monotonic() - began < 20  # of the 100 that they sleep
     assert [pid for pid in pids if is_alive(int(pid))] == []
     assert daemon.get("/process/session/s").status == 404
 
 
 def test_d39_deleting_an_ordinary_session_takes_no_time(daemon: Daemon) -> None:
     taken = []
-    for session in ("a", "b", "c"):
+    for session in "abcde":
         daemon.session(session)
         follower = daemon.follow(daemon.start("sleep 100", session), session)
         began = time.monotonic()
@@ -289,20 +278,23 @@ def test_d39_a_synchronous_exec_of_a_deleted_session_is_told(daemon: Daemon) -> 
     thread.start()
     eventually(lambda: daemon.get("/process/session/s").json["commands"])
     daemon.ask("DELETE", "/process/session/s")
-    thread.join(10)
+    thread.join(60)
     assert (results[0].status, results[0].json["code"]) == (410, "SESSION_ENDED")
 
 
-def test_d39_shutdown_ends_all_sessions_side_by_side(daemon: Daemon) -> None:
+def test_d39_shutdown_ends_all_sessions_side_by_side(start_daemon: Starter) -> None:
+    # One after the other, all but the last would be killed before the next is asked, and not see that all were.
+    patience = {"service.SHUTDOWN_SECONDS": 600, "sessions.supervisor._USUAL_ENDING": ((15, 20), (9, 20))}
+    daemon = start_daemon(constants={f"sandyard_daemon.{name}": value for name, value in patience.items()})
+    when_asked = "echo >> asked; until [ $(wc -l < asked) = 5 ]; do sleep 0.01; done; echo >> together; exit"
     for number in range(5):
         daemon.session(f"s{number}")
-        daemon.start("trap '' TERM; echo $$ >> pids; while :; do sleep 1; done", f"s{number}")
+        daemon.start(f"trap '{when_asked}' TERM; echo $$ >> pids; while :; do sleep 1; done", f"s{number}")
     written = daemon.home / "pids"
     written.touch()
     pids = eventually(lambda: (lines := written.read_text().split()) and len(lines) == 5 and lines)
-    began = time.monotonic()
     daemon.process.terminate()
-    assert daemon.process.wait(20) == 0
-    assert time.monotonic() - began < 5 * GRACE_SECONDS, "what it would be one after the other"
-    assert [pid for pid in pids if is_alive(int(pid))] == []
+    assert daemon.process.wait(120) == 0
+    assert (daemon.home / "together").read_text() == "\n" * 5
+    eventually(lambda: not [pid for pid in pids if is_alive(int(pid))])
     assert list((daemon.home / ".sandyard").iterdir()) == []

@@ -57,7 +57,7 @@ async def run(sessions: Sessions, text: str) -> tuple[int | None, bytes]:
 
 
 async def result(command: Command) -> tuple[int | None, bytes]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await command.wait()
     return command.exit_code, command.log.read(0, command.log.size)
 

@@ -2,12 +2,10 @@
 
 import os
 import socket
-import time
 from collections.abc import Iterator
 
 import pytest
 
-from sandyard_daemon.telemetry.collector import POST_SECONDS
 from sandyard_daemon.telemetry.exporter import MAX_LINE, Splitter
 from sandyard_daemon.wire import LogFrame, Stream
 from tests.daemon.conftest import Daemon, Starter, eventually
@@ -153,17 +151,13 @@ def test_posts_share_a_connection_and_survive_its_end(start_daemon: Starter) -> 
 def test_the_last_lines_and_requests_are_sent_when_the_daemon_ends(
     start_daemon: Starter, collector: RecordingCollector
 ) -> None:
-    program, said = "trap 'echo bye; exit' TERM; echo hello; sleep 30 & wait", ""
-    # A daemon takes a second for it at the most; beside two other processes of tests that was not always enough.
-    for number in range(3):
-        collector.posts.clear()
-        daemon = start_daemon("sh", "-c", program, name=f"sandbox-{number}", DAYTONA_OTEL_ENDPOINT=collector.url)
-        assert daemon.post("/init", {}).status == 200
-        eventually(lambda: collector.lines() == [("INFO", "hello")])
-        assert daemon.get("/version").status == 200
-        said = end(daemon)
-        if collector.lines()[1:] and collector.spans():
-            break
+    program = "trap 'echo bye; exit' TERM; echo hello; sleep 30 & wait"
+    patience = {"sandyard_daemon.telemetry.exporter.FLUSH_SECONDS": 60}
+    daemon = start_daemon("sh", "-c", program, constants=patience, DAYTONA_OTEL_ENDPOINT=collector.url)
+    assert daemon.post("/init", {}).status == 200
+    eventually(lambda: collector.lines() == [("INFO", "hello")])
+    assert daemon.get("/version").status == 200
+    said = end(daemon)
     assert collector.lines() == [("INFO", "hello"), ("INFO", "bye")], said
     assert [span["name"] for span in collector.spans()] == ["GET /version"]
 
@@ -171,12 +165,11 @@ def test_the_last_lines_and_requests_are_sent_when_the_daemon_ends(
 def test_a_collector_that_never_answers_does_not_keep_a_daemon_from_ending(start_daemon: Starter) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        daemon = start_daemon("echo", "hello", DAYTONA_OTEL_ENDPOINT=endpoint)
+        patience = {"sandyard_daemon.telemetry.collector.POST_SECONDS": 600}
+        daemon = start_daemon("echo", "hello", constants=patience, DAYTONA_OTEL_ENDPOINT=endpoint)
         assert daemon.post("/init", {}).status == 200
         assert daemon.get("/version").status == 200
-        began = time.monotonic()
         assert "spans_dropped count=1" in end(daemon)
-        assert time.monotonic() - began < POST_SECONDS, "what a post may take"
 
 
 def hear(daemon: Daemon, *words: str) -> str:
@@ -193,7 +186,7 @@ def hear(daemon: Daemon, *words: str) -> str:
 def end(daemon: Daemon) -> str:
     """What the daemon wrote to its own log, once it ended."""
     daemon.process.terminate()
-    text = daemon.process.communicate(timeout=20)[1].decode()
+    text = daemon.process.communicate(timeout=60)[1].decode()
     assert "secret-token" not in text
     return text
 

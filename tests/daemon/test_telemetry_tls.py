@@ -57,7 +57,7 @@ def collector(authority: Authority) -> Iterator[RecordingCollector]:
 def end(daemon: Daemon) -> str:
     """What the daemon wrote to its own log."""
     daemon.process.terminate()
-    return daemon.process.communicate(timeout=20)[1].decode()
+    return daemon.process.communicate(timeout=60)[1].decode()
 
 
 def test_all_three_kinds_go_to_a_collector_that_the_sandbox_trusts(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import pytest
 import pytest_asyncio
 
 from sandyard.bus.memory import MemoryBus
@@ -25,6 +26,13 @@ from tests.proxy.doubles import (
     open_door,
     plain_control_plane,
 )
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine a connection is made late."""
+    for name in ("doors", "upstream"):
+        monkeypatch.setattr(f"sandyard_proxy.{name}.CONNECT_SECONDS", 60.0)
 
 
 @dataclass

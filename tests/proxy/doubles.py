@@ -199,7 +199,8 @@ class ScriptedDaemon:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.requests.append(scope)
-        self.connections.add(getattr(receive, "__self__").transport)  # noqa: B009  the server's own connection
+        asked = getattr(receive, "__self__")  # noqa: B009  the server's own: of one request, or of a whole WebSocket
+        self.connections.add(getattr(asked, "flow", asked))
         headers = dict(scope["headers"])
         if headers.get(b"x-sandyard-door") != SECRET.encode():
             own = [(OWN_ERROR_HEADER.lower().encode(), b"UNAUTHORIZED")]
@@ -395,6 +396,6 @@ async def open_door(daemon: Any, doors_dir: Path, sandbox_id: str = SANDBOX) -> 
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition of a double, which tells of no event, with a deadline."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110  doubles have no events
             await asyncio.sleep(0.005)

@@ -25,8 +25,18 @@ ENTRYPOINT = ("sh", "-c", "echo begun; sleep infinity")
 
 @pytest.fixture(autouse=True)
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The answer to a command begins when the command has ended; on a busy machine that is late for an answer."""
-    monkeypatch.setattr("sandyard_runner.door_http.HEAD_TIMEOUT_SECONDS", 60.0)
+    """On a busy machine answers are late, those most of all that begin when a command has ended."""
+    for name in (
+        "client.CHANGE_TIMEOUT_SECONDS",
+        "client.CONNECT_TIMEOUT_SECONDS",
+        "door_http.HEAD_TIMEOUT_SECONDS",
+        "doors.ANSWER_TIMEOUT_SECONDS",
+        "egress.resolver.ANSWER_SECONDS",
+        "egress.upstreams.CONNECT_SECONDS",
+        "http_api.DAEMON_TIMEOUT_SECONDS",
+        "usage.ANSWER_SECONDS",
+    ):
+        monkeypatch.setattr(f"sandyard_runner.{name}", 120.0)
 
 
 @dataclass

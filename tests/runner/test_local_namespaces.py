@@ -59,7 +59,7 @@ async def started(runtime: LocalRuntime, spec: SandboxSpec) -> SandboxSpec:
 async def run(runtime: LocalRuntime, spec: SandboxSpec, command: str) -> tuple[int, str]:
     """Exit code and output of a command inside."""
     door = Door(runtime.door(spec.sandbox_id), spec.door_secret)
-    async with ask(door, "/process/execute", json_body={"command": command, "timeout": 60}) as answer:
+    async with ask(door, "/process/execute", json_body={"command": command, "timeout": 120}) as answer:
         body = json.loads(b"".join([chunk async for chunk in answer.chunks]))
     assert answer.status == 200, body
     return body["exitCode"], body["result"]

@@ -89,7 +89,7 @@ def test_no_message_and_no_line_of_the_log_holds_a_password(toolbox: Toolbox, se
         assert not holds_secret(answer.body)
         assert not re.search(rb"//[^/ ]*:[^/ ]*@", answer.body)
     toolbox.daemon.process.terminate()
-    _, errors = toolbox.daemon.process.communicate(timeout=20)
+    _, errors = toolbox.daemon.process.communicate(timeout=60)
     assert not holds_secret(errors)
 
 

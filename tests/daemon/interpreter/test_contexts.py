@@ -59,7 +59,7 @@ def test_contexts_end_with_the_daemon(start_daemon: Starter) -> None:
         well(daemon, "import subprocess; subprocess.Popen(['setsid', 'sleep', '12334'])", **where)
     eventually(lambda: running("sleep 12334"))  # `setsid` becomes it a moment after it was started
     daemon.process.terminate()
-    assert daemon.process.wait(10) == 0
+    assert daemon.process.wait(60) == 0
     eventually(lambda: not running("sleep 12334"))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.daemon.conftest import Daemon, eventually
+from tests.daemon.conftest import Daemon, cut_off, eventually
 from tests.daemon.interpreter.runs import CONTEXT, GO, Heard, begin, context, first_output, run, well
 from tests.daemon.test_code_run import resident_kib, running
 
@@ -12,21 +12,22 @@ def test_d26_a_timeout_closes_with_the_clients_own_code_and_no_control(
     daemon: Daemon, headers: dict[str, str], code: int
 ) -> None:
     well(daemon, "x = 1")
-    heard = run(daemon, "import time; print('begun'); time.sleep(60)", headers, timeout=3)
+    sleeping = "import time; print('begun'); time.sleep(600)"
+    heard = cut_off(lambda seconds: run(daemon, sleeping, headers, timeout=seconds), Heard.text)
     assert (heard.code, heard.controls, heard.error) == (code, [], None)
     assert heard.text() == "begun\n"
     assert well(daemon, "print(x)") == "1\n"
 
 
 def test_d26_code_that_swallows_the_interrupt_is_killed_and_the_queue_told(daemon: Daemon) -> None:
-    stubborn = begin(
-        daemon, "import signal; signal.signal(2, lambda *a: None); print('begun')\nwhile True: pass", timeout=3
-    )
-    assert first_output(stubborn) == "begun\n"
-    queued = begin(daemon, "print('never')")
-    assert Heard(stubborn).code == 4008
-    heard = Heard(queued)
-    assert heard.code == 1011
+    stubborn = "import signal; signal.signal(2, lambda *a: None); print('begun')\nwhile True: pass"
+
+    def both(seconds: int) -> tuple[Heard, Heard]:
+        sockets = begin(daemon, stubborn, timeout=seconds), begin(daemon, "print('never')")
+        return Heard(sockets[0]), Heard(sockets[1])
+
+    first, heard = cut_off(both, lambda each: each[0].text())
+    assert (first.text(), first.code, heard.code) == ("begun\n", 4008, 1011)
     assert heard.error is not None
     assert "had to be killed" in heard.error["value"]
     assert heard.text() == ""
@@ -35,7 +36,8 @@ def test_d26_code_that_swallows_the_interrupt_is_killed_and_the_queue_told(daemo
 
 def test_a_timeout_ends_a_command_that_the_code_waits_for(daemon: Daemon) -> None:
     well(daemon, "x = 1")
-    assert run(daemon, "import os; os.system('sleep 12331')", timeout=1).code == 4008
+    waiting, has_begun = "import os; os.system('touch begun; sleep 12331')", (daemon.home / "begun").exists
+    assert cut_off(lambda seconds: run(daemon, waiting, timeout=seconds), lambda _: has_begun()).code == 4008
     eventually(lambda: not running("sleep 12331"))
     assert well(daemon, "print(x)") == "1\n"
 

@@ -10,7 +10,10 @@ from tests.daemon.lsp_places import POSITION, Project, install_scripted
 from tests.daemon.processes import descriptors, is_alive
 
 
-def test_d35_starts_at_once_make_one_server_and_stop_ends_it(project: Project) -> None:
+def test_d35_starts_at_once_make_one_server_and_stop_ends_it(start_daemon: Starter, tmp_path: Path) -> None:
+    places = install_scripted(tmp_path / "bin", "basedpyright-langserver")
+    patience = {"sandyard_daemon.lsp.server.STOP_SECONDS": 60}
+    project = Project(start_daemon(constants=patience, PATH=f"{places}:/usr/bin:/bin"))
     clients = [Project(project.daemon.client()) for _ in range(4)]
     threads = [threading.Thread(target=client.start) for client in clients]
     for thread in threads:
@@ -140,7 +143,7 @@ def test_stop_ends_a_server_that_is_still_starting(project: Project) -> None:
     thread.start()
     eventually(lambda: project.received("initialize"))
     assert project.post("stop").status == 200
-    thread.join(20)
+    thread.join(60)
     assert seen == [400]
     eventually(lambda: not is_alive(project.starts()[0]))
 
@@ -149,7 +152,7 @@ def test_servers_end_with_the_daemon_even_those_that_do_not_listen(project: Proj
     project.script(shutdown={"silent": True}, helper=True)
     project.start()
     project.daemon.process.terminate()
-    project.daemon.process.wait(timeout=10)
+    project.daemon.process.wait(timeout=60)
     eventually(lambda: not is_alive(project.starts()[0]))
 
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import subprocess
 
-from tests.daemon.conftest import Daemon, eventually
+from tests.daemon.conftest import Daemon, Starter, eventually
 from tests.daemon.processes import descriptors
 from tests.daemon.terminal.screens import Screen, connect, held_back, memory, open_screen, tree
 
@@ -19,14 +19,16 @@ def test_d27_everything_written_before_the_end_arrives_before_exited(daemon: Dae
         assert screen.controls[-1]["exitCode"] == 7
 
 
-def test_d27_output_of_a_helper_that_holds_the_terminal_still_arrives(daemon: Daemon) -> None:
+def test_d27_output_of_a_helper_that_holds_the_terminal_still_arrives(start_daemon: Starter) -> None:
+    patience = {"QUIET_SECONDS": 1, "DRAIN_SECONDS": 60}
+    daemon = start_daemon(constants={f"sandyard_daemon.terminal.terminal.{name}": patience[name] for name in patience})
     # It runs already when the shell ends, and writes without a pause: a short silence means that nothing follows.
     os.mkfifo(daemon.home / "gate")
-    helper = "trap '' HUP; echo on > gate; for i in {1..20000}; do echo late$i; done; sleep 1000"
+    helper = "trap '' HUP; set -- {1..5000}; echo on > gate; for i; do echo late$i; done; sleep 1000"
     screen = open_screen(daemon)
     screen.type(f"({helper}) & read line < gate; exit 0\n")
     screen.rest()
-    assert b"late20000\r\n" in screen.seen
+    assert b"late5000\r\n" in screen.seen
     assert screen.controls[-1] == {"type": "control", "status": "exited", "exitCode": 0}
 
 

@@ -203,7 +203,7 @@ def test_an_upload_is_ended_with_its_daemon_and_leaves_nothing(start_daemon: Sta
     begin_upload(daemon, path("/upload-v2", path="new"), "application/octet-stream", b"x" * 3_000_000)
     eventually(lambda: left_behind(home))
     daemon.process.terminate()
-    daemon.process.wait(20)
+    daemon.process.wait(60)
     assert list(home.iterdir()) == []
 
 

@@ -15,7 +15,7 @@ RAW = """python3 - <<'END'
 import os, socket, ssl, sys, time
 place = os.environ['http_proxy'].removeprefix('http://').split(':')
 def connected(port=0):
-    made = socket.create_connection((place[0], int(place[1])), timeout=25)
+    made = socket.create_connection((place[0], int(place[1])), timeout=120)
     if port:
         made.sendall(b'CONNECT www.example.com:%d HTTP/1.0\\r\\n\\r\\n' % port)
         assert made.recv(1000).endswith(b'established\\r\\n\\r\\n')
@@ -31,7 +31,7 @@ TOKEN = os.environ['TOKEN'].encode()
 {program}
 END
 """
-CURL = "curl -sS -m 25 --http1.1"
+CURL = "curl -sS -m 120 --http1.1"
 
 
 def forget_peak() -> None:
@@ -156,7 +156,7 @@ print(rest(made))
 async def test_a_request_within_for_another_host_is_refused(box: Box, version: str) -> None:
     """Sites of others share the addresses of large providers."""
     _, said = await box.sh(
-        f'curl -sS -m 25 {version} -w "%{{http_code}}" -H "Host: other.example.org" -H "X: $TOKEN" https://www.example.com/echo'
+        f'curl -sS -m 120 {version} -w "%{{http_code}}" -H "Host: other.example.org" -H "X: $TOKEN" https://www.example.com/echo'
     )
     assert ("for another host" in said, said.endswith("421"), VALUE in said) == (True, True, False)
 
@@ -169,9 +169,9 @@ async def test_the_target_decides_where_a_request_in_clear_goes(box: Box) -> Non
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
 async def test_a_value_that_does_not_fit_is_told_of_by_its_variable(box: Box, version: str) -> None:
-    _, said = await box.sh(f'curl -sS -m 25 {version} -w "%{{http_code}}" -H "X: $ODD" https://www.example.com/echo')
+    _, said = await box.sh(f'curl -sS -m 120 {version} -w "%{{http_code}}" -H "X: $ODD" https://www.example.com/echo')
     assert ("secret of ODD" in said, said.endswith("400")) == (True, True)
-    ask = f'curl -sS -m 25 {version} -H \'Content-Type: application/json\' -d "{{\\"a\\": \\"$ODD\\"}}"'
+    ask = f'curl -sS -m 120 {version} -H \'Content-Type: application/json\' -d "{{\\"a\\": \\"$ODD\\"}}"'
     _, said = await box.sh(f"{ask} https://www.example.com/echo")
     assert json.loads(told(said)["body"]) == {"a": ODD_VALUE}
 

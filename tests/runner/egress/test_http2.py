@@ -35,7 +35,7 @@ const ask = (session, path, headers = {}, write = stream => stream.end()) => new
   write(stream, seen);
 });
 const say = what => console.log(JSON.stringify(what));
-setTimeout(() => { console.log('too late'); process.exit(1); }, 25000);
+setTimeout(() => { console.log('too late'); process.exit(1); }, 120_000);
 %s
 process.exit(0);
 END
@@ -58,7 +58,7 @@ async def node(box: Box, program: str) -> Any:
     [("--http2", 443, "2"), ("--http2", 444, "1.1"), ("--http2-prior-knowledge", 443, "2")],
 )
 async def test_a_client_speaks_with_us_what_the_host_speaks(box: Box, wanted: str, port: int, version: str) -> None:
-    command = f'curl -sS -m 25 {wanted} -u "me:$TOKEN" -H "X: $TOKEN" -d "key=$TOKEN"'
+    command = f'curl -sS -m 120 {wanted} -u "me:$TOKEN" -H "X: $TOKEN" -d "key=$TOKEN"'
     code, said = await box.sh(f'{command} "https://www.example.com:{port}/echo?q=$TOKEN"')
     assert code == 0, said
     seen = told(said)
@@ -69,7 +69,7 @@ async def test_a_client_speaks_with_us_what_the_host_speaks(box: Box, wanted: st
 
 
 async def test_http2_in_clear_passes_a_tunnel(box: Box) -> None:
-    command = 'curl -sS -m 25 --http2-prior-knowledge -p -H "X: $TOKEN" http://www.example.com/echo'
+    command = 'curl -sS -m 120 --http2-prior-knowledge -p -H "X: $TOKEN" http://www.example.com/echo'
     seen = told((await box.sh(command))[1])
     assert (seen["version"], dict(seen["headers"])["x"]) == ("2", VALUE)
 
@@ -137,6 +137,6 @@ async def test_a_client_that_insists_on_http2_is_told_as_by_the_host_itself(box:
 
 async def test_a_host_that_cannot_be_had_is_told_of_in_http2(box: Box) -> None:
     code, said = await box.sh(
-        'curl -sS -m 25 --http2 -w "%{http_code}" -H "X: $TOKEN" https://www.example.com:445/echo'
+        'curl -sS -m 120 --http2 -w "%{http_code}" -H "X: $TOKEN" https://www.example.com:445/echo'
     )
     assert (code, "www.example.com:445 does not answer" in said, said.endswith("502")) == (0, True, True)

@@ -65,7 +65,7 @@ async def test_requests_go_through_the_proxy_with_its_credentials(proxied: Box, 
 
 async def test_secrets_are_put_in_on_the_way_in_either_version(proxied: Box, asked: Asked) -> None:
     for version, said_version in (("--http2", "2"), ("--http1.1", "1.1")):
-        _, said = await proxied.sh(f'curl -sS -m 25 {version} -H "X: $TOKEN" https://www.example.com/echo')
+        _, said = await proxied.sh(f'curl -sS -m 120 {version} -H "X: $TOKEN" https://www.example.com/echo')
         seen = told(said)
         assert (seen["version"], dict(seen["headers"])["x"]) == (said_version, VALUE)
     assert set(asked()) == {"CONNECT www.example.com:443 HTTP/1.1 +"}
