@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -40,7 +41,15 @@ class HttpProtocol(HttpToolsProtocol):
         """Read since something came of it: the parser keeps what is unfinished, without an end."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._lingering: Lingering | None = None
+        self._is_ending = False
         self._has_spoken = False
+        self._running: RequestResponseCycle | None = None
+        """The request that an application is at: `cycle` is the newest, which may wait behind it."""
+
+    @property
+    def is_leaving(self) -> bool:
+        """Whether nothing more may be written."""
+        return self._lingering is not None or self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
         super().connection_made(transport)
@@ -48,6 +57,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._cancel_head_timer()
+        self._release()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -91,15 +101,20 @@ class HttpProtocol(HttpToolsProtocol):
         if self._lingering is None:
             super().on_response_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def shutdown(self) -> None:
+        self._is_ending = True
         if self._lingering is None:
             super().shutdown()
         else:
             self.transport.close()
 
     def close_after_answer(self, *, is_body_read: bool) -> None:
-        """Close, as the answer said; gently while the request is still on its way."""
-        if is_body_read:
+        """Close, as the answer said; gently while the request is still on its way, unless the server ends."""
+        if is_body_read or self._is_ending:
             self.transport.close()
         else:
             self._hang_up()
@@ -125,35 +140,48 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         """Answer, unless another answer has begun, and close."""
-        if self._lingering is not None or self.transport.is_closing():
+        if self.is_leaving:
             return
-        under_way = self.cycle is not None and not self.cycle.response_complete
-        if not (under_way and self.cycle.response_started):
+        running = self._running
+        if running is None or running.response_complete or not running.response_started:
             self.transport.write(refusal(status, message))
         self._leave()
 
     def _hang_up(self) -> None:
-        if self._lingering is None and not self.transport.is_closing():
+        if not self.is_leaving:
             self._leave()
 
     def _leave(self) -> None:
         """Nothing more is said or heard."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        self._release()
         self.flow.resume_reading()
         self._lingering = Lingering(self.transport, self.loop)
+
+    def _release(self) -> None:
+        """Tell applications that the client is gone; uvicorn tells the newest request alone."""
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
 
 
 class _Way:
     """The connection as an answer has it: uvicorn closes one that is not kept as soon as the answer is out."""
 
-    __slots__ = ("_cycle", "_protocol", "is_closing", "write")
+    __slots__ = ("_cycle", "_protocol")
 
     def __init__(self, protocol: HttpProtocol, cycle: RequestResponseCycle) -> None:
         self._protocol = protocol
         self._cycle = cycle
-        self.write, self.is_closing = protocol.transport.write, protocol.transport.is_closing
+
+    def is_closing(self) -> bool:
+        """Whether it is too late to write."""
+        return self._protocol.is_leaving
+
+    def write(self, data: bytes) -> None:
+        """Write, unless it is too late."""
+        if not self._protocol.is_leaving:
+            self._protocol.transport.write(data)
 
     def close(self) -> None:
         """Close when the client is done as well."""
@@ -171,9 +199,10 @@ class Lingering:
         self._transport = transport
         self._loop = loop
         self._latest = loop.time() + MAX_LINGER_SECONDS
-        if transport.can_write_eof():
-            transport.write_eof()
         self._timer = loop.call_later(LINGER_SECONDS, transport.close)
+        if transport.can_write_eof():
+            with suppress(OSError):  # the client is gone, which is noticed when it is read from
+                transport.write_eof()
 
     def heard(self) -> None:
         """Something was dropped: more may come."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -118,10 +118,16 @@ class RouteTable:
         """By the control plane's clock, which tokens expire by."""
         return self._clock.now() + self._ahead
 
-    async def told_now(self, key: str) -> datetime:
-        """By the control plane's clock as it tells with the route that answers to `key`. Raises `ControlPlaneAway`."""
-        route = await self.route(key, fresh=True)
-        return (route.told_at if route is not None else None) or self.now()
+    async def told_now(self, keys: Sequence[str]) -> datetime:
+        """By the control plane's clock as it tells with the first of these that has a route.
+
+        Raises `ControlPlaneAway`.
+        """
+        for key in keys:
+            route = await self.route(key, fresh=True)
+            if route is not None and route.told_at is not None:
+                return route.told_at
+        return self.now()
 
     async def grant(self, key: str) -> KeyGrant | None:
         """What an API key stands for, or `None`. Raises `ControlPlaneAway`."""

@@ -3,7 +3,7 @@
 from http import HTTPStatus
 
 from sandyard_api.jobs.wire import SandboxSpec
-from sandyard_runner.door_http import ask_json
+from sandyard_runner.door_http import BEGIN_TIMEOUT_SECONDS, ask_json
 from sandyard_runner.egress.services import VARIABLES
 from sandyard_runner.errors import DaemonUnreachable, Unsupported
 from sandyard_runner.registry import Registry
@@ -30,7 +30,10 @@ async def furnish(runtime: Runtime, registry: Registry, spec: SandboxSpec, *, te
     # What the user set beside us stays: only with secrets, or after them, are these variables ours.
     unset = [name for name in VARIABLES if name not in told and name not in spec.env] if not spec.secrets else []
     status, answer = await ask_json(
-        door, "/env", json_body={"set": told, "unset": unset, "unsetValuePrefix": PLACEHOLDER_PREFIX}
+        door,
+        "/env",
+        json_body={"set": told, "unset": unset, "unsetValuePrefix": PLACEHOLDER_PREFIX},
+        head_seconds=BEGIN_TIMEOUT_SECONDS,
     )
     if status != HTTPStatus.OK:
         raise DaemonUnreachable(f"the daemon refused the variables of secrets: {answer.get('message', status)}")

@@ -1,10 +1,12 @@
 """Reset, isolated organizations and identifiers by seed."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from sandyard.bus.memory import MemoryBus
 from sandyard.ids import SeededIds, UsedDatabase
@@ -12,6 +14,7 @@ from sandyard.virtual_clock import VirtualClock
 from sandyard_api.app import open_control_plane
 from sandyard_api.bench.resetting import Resetting
 from sandyard_api.jobs.wire import JobKind
+from sandyard_api.sandboxes.service import Sandboxes
 from tests.api.conftest import API_KEY, World, open_world, options
 
 
@@ -37,31 +40,68 @@ async def test_a_reset_removes_sandboxes_and_their_rows_and_keeps_the_key(bench:
     assert (await call(bench, "POST", "/sandbox", {"name": "again"}))["state"] == "started"
 
 
-@pytest.mark.parametrize("path", ["reset", "organizations"])
-async def test_a_sandbox_that_is_made_while_others_are_removed_is_removed_with_its_runner_told(
-    bench: World, monkeypatch: pytest.MonkeyPatch, path: str
+@pytest.mark.parametrize("way", ["reset", "removal"])
+@pytest.mark.parametrize("moment", ["_end", "_delete_rows"])
+async def test_a_sandbox_that_is_made_while_others_are_removed_is_removed_as_well(
+    bench: World, monkeypatch: pytest.MonkeyPatch, way: str, moment: str
 ) -> None:
     """A row that went alone would leave the sandbox to nobody."""
     mine = await call(bench, "POST", "/_sandyard/organizations", {})
+    await call(bench, "POST", "/sandbox", {}, mine["apiKey"])
     made: list[dict[str, Any]] = []
-    end = Resetting._end_sandboxes
+    real = getattr(Resetting, moment)
 
-    async def end_and_create(self: Resetting, organization_ids: Sequence[str]) -> int:
-        ended = await end(self, organization_ids)
+    async def create_first(self: Resetting, *arguments: Any) -> Any:
         if not made:
             made.append(await call(bench, "POST", "/sandbox", {}, mine["apiKey"]))
-        return ended
+        return await real(self, *arguments)
 
-    monkeypatch.setattr(Resetting, "_end_sandboxes", end_and_create)
-    if path == "reset":
+    monkeypatch.setattr(Resetting, moment, create_first)
+    if way == "reset":
         done = await call(bench, "POST", "/_sandyard/reset", {}, mine["apiKey"])
     else:
         done = await call(bench, "DELETE", f"/_sandyard/organizations/{mine['id']}")
-    assert done["sandboxes"] == 1
-    assert [job.kind for job in bench.runner.jobs if job.spec.sandbox_id == made[0]["id"]] == [
-        JobKind.CREATE,
-        JobKind.DESTROY,
+    assert done["sandboxes"] == 2
+    kinds = [job.kind for job in bench.runner.jobs if job.spec.sandbox_id == made[0]["id"]]
+    assert kinds == [JobKind.CREATE, JobKind.DESTROY]
+
+
+async def test_a_reset_waits_for_a_create_that_takes_a_volume(bench: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the volume first and the organization then: a reset that took them the other way round met it."""
+    mine = await call(bench, "POST", "/_sandyard/organizations", {})
+    volume = await call(bench, "POST", "/volumes", {"name": "data"}, mine["apiKey"])
+    async with asyncio.timeout(60):
+        while (await call(bench, "GET", f"/volumes/{volume['id']}", key=mine["apiKey"]))["state"] != "ready":  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    has_volume, goes_on = asyncio.Event(), asyncio.Event()
+    insert = Sandboxes.insert
+
+    async def slow_insert(self: Sandboxes, db: AsyncSession, *arguments: Any, **named: Any) -> Any:
+        done = await insert(self, db, *arguments, **named)
+        await db.flush()
+        has_volume.set()
+        await goes_on.wait()
+        return done
+
+    monkeypatch.setattr(Sandboxes, "insert", slow_insert)
+    mounts = {"volumes": [{"volumeId": volume["id"], "mountPath": "/data"}]}
+    creating = asyncio.create_task(bench.client.call("POST", "/sandbox", mounts, key=mine["apiKey"]))
+    await has_volume.wait()
+    resetting = asyncio.create_task(bench.client.call("POST", "/_sandyard/reset", {}, key=mine["apiKey"]))
+    await asyncio.sleep(0.5)  # on PostgreSQL it waits within its transaction by now
+    goes_on.set()
+    assert (await creating).status == 200
+    assert ((await resetting).status, (await resetting).json["sandboxes"]) == (200, 1)
+
+
+async def test_an_organization_with_snapshots_of_its_own_can_be_removed(bench: World) -> None:
+    mine = await call(bench, "POST", "/_sandyard/organizations", {})
+    await call(bench, "POST", "/snapshots", {"name": "mine", "imageName": "debian:12"}, mine["apiKey"])
+    await call(bench, "POST", "/_sandyard/reset", {}, mine["apiKey"])
+    assert [one["name"] for one in (await call(bench, "GET", "/snapshots", key=mine["apiKey"]))["items"]][:1] == [
+        "mine"
     ]
+    assert (await call(bench, "DELETE", f"/_sandyard/organizations/{mine['id']}"))["organizations"] == 1
 
 
 async def test_organizations_do_not_see_each_other_and_one_reset_spares_the_other(bench: World) -> None:

@@ -126,6 +126,20 @@ async def test_rules_that_cannot_be_held_are_told_and_taken_back(either_world: W
     assert (seen["state"], seen["networkBlockAll"], seen["networkAllowList"]) == ("started", False, "10.0.0.0/8")
 
 
+async def test_what_was_refused_once_is_nothing_to_a_stopped_sandbox(either_world: World) -> None:
+    """It was told the outcome of the change before, and the settings were taken back."""
+    world = either_world
+    made = await world.create()
+    path = f"/sandbox/{made['id']}/network-settings"
+    async with world.runner.working():
+        world.runner.play = lambda job: [JobResult(job.lease, ok=False, observed=Observed.STARTED, reason="no nft")]
+        assert (await world.client.call("POST", path, {"networkAllowList": "10.0.0.0/8"})).status == 400
+        world.runner.play = well
+        await world.client.call("POST", f"/sandbox/{made['id']}/stop")
+        answer = await world.client.call("POST", path, {"networkBlockAll": True})
+    assert (answer.status, answer.json.get("networkBlockAll")) == (200, True)
+
+
 async def test_rules_that_are_not_in_force_yet_are_no_success(database_url: str) -> None:
     """Somebody blocks a sandbox and then lets it run: an answer of 200 says that it is blocked."""
     async with open_world(database_url, wait_seconds=0.5) as world:

@@ -13,7 +13,7 @@ from sandyard_runner.runtime.contract import Runtime
 from sandyard_runner.runtime.local.options import Isolation, LocalOptions
 from sandyard_runner.runtime.local.runtime import open_local_runtime
 from sandyard_runner.runtime.memory import MemoryRuntime
-from tests.engine import no_engine
+from tests.engine import need_engine, no_engine
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +69,7 @@ async def _open(name: str, directory: Path, stack: AsyncExitStack) -> Runtime:
 
 async def _open_docker(directory: Path, doors: Path, stack: AsyncExitStack) -> Runtime:
     docker = pytest.importorskip("sandyard_runner.runtime.docker")
+    need_engine()
     options = docker.DockerOptions(
         installation=uuid.uuid4().hex,
         data_dir=directory / "data",
@@ -79,5 +80,5 @@ async def _open_docker(directory: Path, doors: Path, stack: AsyncExitStack) -> R
         runtime: Runtime = await stack.enter_async_context(docker.open_docker_runtime(options))
         await runtime.ensure_image(None, lambda _: None)
     except RuntimeFailure as failure:
-        no_engine(f"no engine, or no default image: {failure.message}")
+        no_engine(f"no default image: {failure.message}")
     return runtime

@@ -1,6 +1,8 @@
 import asyncio
 import json
+import os
 import socket
+import struct
 import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -286,3 +288,81 @@ async def test_a_server_ends_in_order_while_somebody_lingers_who_was_hung_up_on(
                 while await loop.sock_recv(client, 65_536):
                     pass
     assert has_left.is_set()
+
+
+TWO = b"GET /first HTTP/1.1\r\nHost: x\r\n\r\nGET /second HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("way", ["client leaves", "hung up on", "garbage behind"])
+async def test_the_first_of_two_requests_is_told_that_its_client_is_gone(
+    way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also while the second waits behind it on the same connection."""
+    has_begun, has_left = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["path"] == "/first"
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        has_begun.set()
+        if way == "hung up on":
+            scope[HANG_UP]()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        await send({"type": "http.response.body", "body": b"too late"})
+        has_left.set()
+
+    listener, loop = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop()
+    async with asyncio.timeout(20), serve(app, listener):
+        with socket.create_connection(listener.getsockname()) as client:
+            client.setblocking(False)
+            await loop.sock_sendall(client, TWO)
+            await has_begun.wait()
+            if way == "client leaves":
+                client.close()
+            elif way == "garbage behind":
+                await loop.sock_sendall(client, b"\0garbage\r\n\r\n")
+            await has_left.wait()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+async def test_a_client_that_asks_whether_to_send_can_be_hung_up_on(caplog: pytest.LogCaptureFixture) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        scope[HANG_UP]()
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    listener, loop = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop()
+    async with asyncio.timeout(20), serve(app, listener):
+        with socket.create_connection(listener.getsockname()) as client:
+            client.setblocking(False)
+            head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n"
+            await loop.sock_sendall(client, head)
+            assert await loop.sock_recv(client, 100) == b""
+    assert caplog.records == []
+
+
+async def test_a_client_that_has_reset_its_connection_is_let_go_of() -> None:
+    goes_on = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await goes_on.wait()
+        scope[HANG_UP]()
+
+    listener, loop = listen_tcp("127.0.0.1", 0), asyncio.get_running_loop()
+    before = len(os.listdir("/proc/self/fd"))
+    async with asyncio.timeout(20), serve(app, listener):
+        client = socket.create_connection(listener.getsockname())
+        client.setblocking(False)
+        # More than is read before the application asks for it: so nothing of the reset is noticed.
+        await loop.sock_sendall(
+            client, b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n\r\n" + b"x" * 300_000
+        )
+        await asyncio.sleep(0.1)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        await asyncio.sleep(0.1)
+        goes_on.set()
+        while len(os.listdir("/proc/self/fd")) > before:  # noqa: ASYNC110  a descriptor has no event
+            await asyncio.sleep(0.05)

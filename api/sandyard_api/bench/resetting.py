@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from sqlalchemy import ColumnElement, delete, select
+from sqlalchemy.exc import IntegrityError
 
 from sandyard.bus import Bus, BusError
 from sandyard.clock import Clock
@@ -20,6 +21,7 @@ from sandyard_api.sandboxes.models import Sandbox
 from sandyard_api.sandboxes.service import Sandboxes
 from sandyard_api.sandboxes.states import Desired, Observed, Request
 from sandyard_api.sealing.service import fingerprint
+from sandyard_api.snapshots.models import Snapshot
 from sandyard_api.users.models import User
 from sandyard_api.wakeups import Wakeups
 from sandyard_api.warm_pools.models import NOBODY, WarmPool
@@ -71,7 +73,7 @@ class Resetting:
 
     async def organization(self, organization_id: str) -> ResetView:
         """Remove the sandboxes and records of one organization; its keys stay."""
-        return ResetView(*await self._empty([organization_id]), 0)
+        return await self._empty([organization_id])
 
     async def everything(self, grant: KeyGrant, seed: int | None) -> ResetView:
         """Remove everybody's, and all organizations but the first. Raises `Forbidden` and `BadRequest`."""
@@ -80,12 +82,10 @@ class Resetting:
             raise BadRequest("identifiers are random here; start Sandyard with SANDYARD_SEED to have them by seed")
         async with self._database.reading() as db:
             every = list(await db.scalars(select(Organization.id).where(Organization.id != NOBODY)))
-        ended, rows = await self._empty(every)
-        others = [one for one in every if one != grant.organization_id]
-        rows += await self._delete_organizations(others)
+        done = await self._empty(every, [one for one in every if one != grant.organization_id])
         if isinstance(self._ids, SeededIds):
             self._ids.restart(seed)
-        return ResetView(ended, rows, len(others))
+        return done
 
     async def new_organization(self, grant: KeyGrant, name: str | None) -> OrganizationView:
         """Raises `Forbidden` unless the owner asks, and `Conflict` for a name that is taken."""
@@ -125,38 +125,50 @@ class Resetting:
         async with self._database.reading() as db:
             if await db.get(Organization, organization_id) is None:
                 raise NotFound(f"Organization with ID {organization_id} not found")
-        ended, rows = await self._empty([organization_id])
-        return ResetView(ended, rows + await self._delete_organizations([organization_id]), 1)
+        return await self._empty([organization_id], [organization_id])
 
-    async def _empty(self, organization_ids: Sequence[str]) -> tuple[int, int]:
-        """End every sandbox, then delete every row: how many there were of both."""
-        ended = 0
-        for _ in range(ENDING_ATTEMPTS):
-            ended += await self._end_sandboxes(organization_ids)
-            rows = await self._delete_rows(organization_ids)
+    async def _empty(self, organization_ids: Sequence[str], removed: Sequence[str] = ()) -> ResetView:
+        """End every sandbox, then delete every row of these organizations, and those of them that are to be `removed`.
+
+        What is made meanwhile is ended as well. Raises `Conflict` when it takes too long.
+        """
+        deadline = self._clock.monotonic() + ENDING_SECONDS
+        ended: set[str] = set()
+        while True:
+            ended |= await self._end_sandboxes(organization_ids, deadline)
+            rows = await self._delete_rows(organization_ids, removed)
             if rows is not None:
-                return ended, rows
-        raise Conflict("sandboxes are created as fast as they are removed")
+                break
+            if self._clock.monotonic() > deadline:
+                raise Conflict("something is made as fast as it is removed")
+        if removed:
+            self._keys.forget()
+            with suppress(BusError):  # proxies forget by themselves in a few seconds
+                await self._bus.publish(CHANNEL_KEYS, b"")
+        return ResetView(len(ended), rows, len(removed))
 
-    async def _end_sandboxes(self, organization_ids: Sequence[str]) -> int:
-        """Delete every living sandbox and wait until its runner has removed it; their warm pools are gone before."""
+    async def _end_sandboxes(self, organization_ids: Sequence[str], deadline: float) -> set[str]:
+        """Delete every living sandbox and wait until its runner has removed it; their warm pools are gone before.
+
+        Gives their ids.
+        """
         async with self._database.transaction() as db:
             await db.execute(delete(WarmPool).where(WarmPool.organization_id.in_(organization_ids)))
-        deadline = self._clock.monotonic() + ENDING_SECONDS
+        ended: set[str] = set()
         living = await self._living(organization_ids)
-        for row in living:
-            if row.desired is not Desired.DESTROYED:
-                await self._end(row.id)
-        left = [row.id for row in living]
-        while left:
-            with self._changes.watch(*left) as watch:
-                left = [row.id for row in await self._living(organization_ids)]
+        while living:
+            for row in living:
+                if row.desired is not Desired.DESTROYED:
+                    await self._end(row.id)
+            ended.update(row.id for row in living)
+            with self._changes.watch(*(row.id for row in living)) as watch:
+                living = await self._living(organization_ids)
                 seconds = deadline - self._clock.monotonic()
-                if left and seconds <= 0:
-                    raise Conflict(f"sandboxes could not be removed: {', '.join(left[:5])}")
-                if left:
+                if living and seconds <= 0:
+                    raise Conflict(f"sandboxes could not be removed: {', '.join([row.id for row in living][:5])}")
+                if living:
                     await watch.wait(min(seconds, RECHECK_SECONDS))
-        return len(living)
+        return ended
 
     async def _end(self, sandbox_id: str) -> None:
         for _ in range(ENDING_ATTEMPTS):
@@ -177,32 +189,34 @@ class Resetting:
         async with self._database.reading() as db:
             return list(await db.scalars(select(Sandbox).where(*_living_of(organization_ids))))
 
-    async def _delete_rows(self, organization_ids: Sequence[str]) -> int | None:
+    async def _delete_rows(self, organization_ids: Sequence[str], removed: Sequence[str]) -> int | None:
         """Every row that belongs to these organizations; what hangs on them goes by its foreign keys.
 
         `None`, and nothing deleted, when a sandbox was made meanwhile: without its row it would be nobody's.
         """
         rows = 0
-        async with self._database.transaction() as db:
-            # Who makes one holds the organization's row for the foreign key: it is seen below, or comes after us.
-            await db.execute(select(Organization.id).where(Organization.id.in_(organization_ids)).with_for_update())
-            if await db.scalar(select(Sandbox.id).where(*_living_of(organization_ids)).limit(1)) is not None:
-                return None
-            for table in reversed(Base.metadata.sorted_tables):
-                if table.name not in KEPT and "organization_id" in table.columns:
-                    gone = await db.execute(delete(table).where(table.c.organization_id.in_(organization_ids)))
-                    rows += max(0, getattr(gone, "rowcount", 0))
+        try:
+            async with self._database.transaction() as db:
+                for table in reversed(Base.metadata.sorted_tables):
+                    if table.name not in KEPT and "organization_id" in table.columns:
+                        theirs = table.c.organization_id.in_(organization_ids)
+                        if table is Sandbox.__table__:
+                            theirs &= Sandbox.observed == Observed.DESTROYED
+                        gone = await db.execute(delete(table).where(theirs))
+                        rows += max(0, getattr(gone, "rowcount", 0))
+                # Last: a create that we have waited for, because it held a row of ours, is seen.
+                if await db.scalar(select(Sandbox.id).where(*_living_of(organization_ids)).limit(1)) is not None:
+                    raise _MadeMeanwhile
+                for kind in (Snapshot, ApiKey, User):
+                    await db.execute(delete(kind).where(kind.organization_id.in_(removed)))
+                await db.execute(delete(Organization).where(Organization.id.in_(removed)))
+        except (_MadeMeanwhile, IntegrityError):
+            return None
         return rows
 
-    async def _delete_organizations(self, organization_ids: Sequence[str]) -> int:
-        async with self._database.transaction() as db:
-            for kind in (ApiKey, User):
-                await db.execute(delete(kind).where(kind.organization_id.in_(organization_ids)))
-            await db.execute(delete(Organization).where(Organization.id.in_(organization_ids)))
-        self._keys.forget()
-        with suppress(BusError):  # proxies forget by themselves in a few seconds
-            await self._bus.publish(CHANNEL_KEYS, b"")
-        return len(organization_ids)
+
+class _MadeMeanwhile(Exception):
+    """Undoes a transaction."""
 
 
 def _living_of(organization_ids: Sequence[str]) -> tuple[ColumnElement[bool], ...]:

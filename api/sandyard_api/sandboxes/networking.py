@@ -59,28 +59,35 @@ class Networking:
         `Unavailable` when the runner says nothing in time: then they stay written, and it gets them when it is back.
         """
         before: dict[str, Any] = {}
+        job_id: str | None = None
 
         async def ask(db: AsyncSession, row: Sandbox) -> list[Move]:
+            nonlocal job_id
             await check_held(db, self._runners, row.runner_id, values)
             before.update({name: getattr(row, name) for name in values})
-            return await self._sandboxes.ask(db, row, Request.NETWORK, cause=cause, **values)
+            moves = await self._sandboxes.ask(db, row, Request.NETWORK, cause=cause, **values)
+            job_id = await db.scalar(
+                select(JobRow.id).where(
+                    JobRow.sandbox_id == row.id, JobRow.kind == JobKind.NETWORK, JobRow.state == JobState.OPEN
+                )
+            )
+            return moves
 
         row = await self._sandboxes.apply(organization_id, key, ask, wait=False)
-        reason = await self._outcome(row.id)
+        reason = await self._outcome(row.id, job_id) if job_id is not None else None
         if reason is not None:
             async with self._database.transaction() as db:
                 await db.execute(update(Sandbox).where(Sandbox.id == row.id).values(**before))
             raise BadRequest(reason)
         return await self._sandboxes.get(organization_id, row.id)
 
-    async def _outcome(self, sandbox_id: str) -> str | None:
-        """Why its newest job for the network failed; `None` when it did not. Raises `Unavailable` while it is open."""
+    async def _outcome(self, sandbox_id: str, job_id: str) -> str | None:
+        """Why the job failed; `None` when it did not or is void. Raises `Unavailable` while it is open."""
         deadline = self._clock.monotonic() + self._wait_seconds
-        of_network = select(JobRow).where(JobRow.sandbox_id == sandbox_id, JobRow.kind == JobKind.NETWORK)
         with self._changes.watch(sandbox_id) as watch:
             while True:
                 async with self._database.reading() as db:
-                    job = await db.scalar(of_network.order_by(JobRow.number.desc()).limit(1))
+                    job = await db.scalar(select(JobRow).where(JobRow.id == job_id))
                 if job is None or job.state is not JobState.OPEN:
                     return job.reason if job is not None and job.state is JobState.FAILED else None
                 left = deadline - self._clock.monotonic()

@@ -13,7 +13,7 @@ from sandyard_proxy.asgi import Message, Receive, Scope, Send, answer
 
 Serve = Callable[[Scope, Receive, Send], Awaitable[None]]
 LEAVE_SECONDS = 60.0
-"""The server closes earlier, also on one who goes on sending."""
+"""The server itself gives up earlier on who goes on sending."""
 CODES = {
     400: "BAD_REQUEST",
     401: "UNAUTHORIZED",
@@ -49,10 +49,26 @@ async def answer_status(scope: Scope, send: Send, action: rules.Status, *, sourc
 
 
 async def hang_up(scope: Scope, receive: Receive) -> None:
-    """Close the connection, and return when the server knows that it is closed."""
+    """Close the connection, and return when the server lets go of the request."""
     scope[HANG_UP]()
     async with asyncio.timeout(LEAVE_SECONDS):
         await until_gone(receive)
+
+
+def lasting(receive: Receive) -> Receive:
+    """A `receive` that tells everybody that the client has left: WebSockets tell it only once."""
+    last: Message | None = None
+
+    async def again() -> Message:
+        nonlocal last
+        if last is not None:
+            return last
+        message = await receive()
+        if message["type"].endswith(".disconnect"):
+            last = message
+        return message
+
+    return again
 
 
 async def until_gone(receive: Receive) -> None:

@@ -27,7 +27,7 @@ from sandyard.faults.sharing import (
 from sandyard.faults.table import Entry, Facts, FaultTable
 from sandyard_proxy.asgi import Message, Receive, Scope, Send
 from sandyard_proxy.auth import bearer
-from sandyard_proxy.bench.acting import Altered, Serve, answer_status, hang, hang_up, until_gone
+from sandyard_proxy.bench.acting import Altered, Serve, answer_status, hang, hang_up, lasting, until_gone
 from sandyard_proxy.bench.rewriting import Rewritten
 from sandyard_proxy.errors import ControlPlaneAway
 from sandyard_proxy.route_table import RouteTable
@@ -105,7 +105,7 @@ class Faults:
             await serve(scope, receive, send)
             return
         log.info("fault", rule=entry.rule.name or entry.id, method=facts.method, path=facts.path)
-        await self._act(entry, facts, (scope, receive, send), serve)
+        await self._act(entry, facts, (scope, lasting(receive), send), serve)
 
     async def _act(self, entry: Entry, facts: Facts, exchange: tuple[Scope, Receive, Send], serve: Serve) -> None:
         scope, receive, send = exchange

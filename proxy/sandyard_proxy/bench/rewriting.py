@@ -62,7 +62,7 @@ class Rewritten:
         if not items:
             return items
         try:
-            now = await self._routes.told_now(items[0]["id"])
+            now = await self._routes.told_now([str(item["id"]) for item in items])
         except ControlPlaneAway:
             now = self._routes.now()
         latest = now - timedelta(seconds=self._action.seconds)

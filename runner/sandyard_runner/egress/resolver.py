@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from sandyard_runner.egress.messages import BadMessage, addresses, make_query
 from sandyard_runner.egress.outside import Outside
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
 AGAIN_SECONDS = 1.0
 """A question may be lost on its way, and so may its answer."""
 DNS_PORT = 53

@@ -18,7 +18,8 @@ MARKER = "SANDBOX_RUN_ID"
 """Environment variable of every process of a run without namespaces; finds those that left their parent.
 
 Not one of ours by its name: the daemon keeps those from what it starts."""
-KILL_SECONDS = 10.0
+KILL_SECONDS = 5.0
+"""Less than what the runtime waits for a sandbox to be gone."""
 KILL_PAUSE_SECONDS = 0.002
 STOP_ROUNDS = 1000
 STOP_PAUSE_SECONDS = 0.002
