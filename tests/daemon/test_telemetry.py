@@ -1,6 +1,7 @@
 """Telemetry: off without an endpoint, metrics and log lines with one, a collector that fails does no harm."""
 
 import os
+import signal
 import socket
 from collections.abc import Iterator
 
@@ -148,12 +149,20 @@ def test_posts_share_a_connection_and_survive_its_end(start_daemon: Starter) -> 
         assert "telemetry_failed" not in end(daemon)
 
 
+PATIENT_END = {
+    "sandyard_daemon.service.SHUTDOWN_SECONDS": 600,
+    "sandyard_daemon.sessions.supervisor._USUAL_ENDING": ((signal.SIGTERM.value, 60), (signal.SIGKILL.value, 20)),
+    "sandyard_daemon.telemetry.exporter.FLUSH_SECONDS": 60,
+}
+"""For a program that gets no processor time when it is told to end."""
+
+
 def test_the_last_lines_and_requests_are_sent_when_the_daemon_ends(
     start_daemon: Starter, collector: RecordingCollector
 ) -> None:
-    program = "trap 'echo bye; exit' TERM; echo hello; sleep 30 & wait"
-    patience = {"sandyard_daemon.telemetry.exporter.FLUSH_SECONDS": 60}
-    daemon = start_daemon("sh", "-c", program, constants=patience, DAYTONA_OTEL_ENDPOINT=collector.url)
+    # Its shell is dead before it has said that: this was taken for the end of its output.
+    program = "exec 2>/dev/null; trap 'sleep 4; echo bye; exit' TERM; echo hello; sleep 30 & wait"
+    daemon = start_daemon("sh", "-c", program, constants=PATIENT_END, DAYTONA_OTEL_ENDPOINT=collector.url)
     assert daemon.post("/init", {}).status == 200
     eventually(lambda: collector.lines() == [("INFO", "hello")])
     assert daemon.get("/version").status == 200

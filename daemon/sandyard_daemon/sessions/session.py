@@ -9,7 +9,7 @@ from enum import Enum
 from sandyard_daemon.errors import BadRequest, DaemonError, Internal, NotFound, SessionEnded
 from sandyard_daemon.events import EventLog
 from sandyard_daemon.sessions.command import Command, Status
-from sandyard_daemon.sessions.shell import Shell
+from sandyard_daemon.sessions.shell import KILLED, Shell
 
 MAX_QUEUED = 10_000
 MAX_FINISHED = 10_000
@@ -42,6 +42,8 @@ class Session:
         self._queue: deque[Command] = deque()
         self._running: Command | None = None
         self._shell: Shell | None = None
+        self._shells_end = KILLED
+        """The exit code that the shell ended with while the session was deleted."""
         self._finished = 0
         events.add("session_created", session_id)
 
@@ -69,10 +71,14 @@ class Session:
         """End everything that runs in it, then forget it and its logs."""
         self.life = Life.DELETED
         ended = SessionEnded(f"session {self.session_id} was deleted")
-        if self._shell is not None:
-            await self._shell.end()
-        if self._running is not None:
-            self._end_command(self._running, 137, ended)
+        try:
+            if self._shell is not None:
+                await self._shell.end()
+        finally:
+            # Only now: what its program says when it is told to end comes after the shell's own death.
+            running, self._running = self._running, None
+            if running is not None:
+                self._end_command(running, self._shells_end, ended)
         self._fail_queue(ended)
         for command in self.commands.values():
             self._events.keep_last_lines(command)
@@ -99,10 +105,12 @@ class Session:
 
     def _shell_died(self, exit_code: int) -> None:
         """The running command ends with the shell's status; those behind it will never run."""
+        if self.life is Life.DELETED:
+            self._shells_end = exit_code
+            return
         running, self._running = self._running, None
         if running is not None:
-            deleted = SessionEnded(f"session {self.session_id} was deleted")
-            self._end_command(running, exit_code, deleted if self.life is Life.DELETED else None)
+            self._end_command(running, exit_code)
         if self.life is Life.OPEN:
             self.life = Life.ENDED
             self._fail_queue(SessionEnded(f"session {self.session_id} ended with exit code {exit_code} before this"))
